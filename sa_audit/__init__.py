@@ -1,0 +1,56 @@
+"""A compliance audit trail for applications on SQLAlchemy.
+
+Add a mixin, say who acts, and every change is recorded with its before and after::
+
+    import sa_audit
+    from sa_audit import Audited
+
+    class Account(Audited, Base):
+        __tablename__ = "account"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        balance: Mapped[Decimal]
+
+    with sa_audit.context(actor="teller:7", reason="deposit"), Session(engine) as session:
+        session.get(Account, 42).balance += 100
+        session.commit()
+
+    sa_audit.history(session, Account, 42)
+    with sa_audit.as_of(engine, "2026-03-31T23:59:59Z") as past:
+        past.get(Account, 42)
+"""
+
+from .capture import Context, context, current_context
+from .errors import (
+    ActorRequired,
+    AuditError,
+    CaptureMissing,
+    ConfigurationError,
+    Conflict,
+    ErasedValue,
+    IntegrityFinding,
+    InvalidMoment,
+    NotAudited,
+    ReadOnlyPast,
+    ReasonRequired,
+    TrailNotEmpty,
+    UnauditedWrite,
+    UnsupportedPolicy,
+)
+from .model import (
+    Audited,
+    AuditOptions,
+    Digest,
+    Encrypt,
+    Erased,
+    Exclude,
+    Excluded,
+    Mask,
+    Masked,
+    Retention,
+    Roles,
+    configure,
+    is_trail_table,
+    track,
+)
+
+__version__ = "0.1.0"

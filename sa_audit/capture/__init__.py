@@ -1,0 +1,9 @@
+"""RECORD: the context, the unit of work, statements, and the listeners that call them.
+
+Imports model and ddl.
+"""
+
+from . import listeners
+from .context import Context, context, current_context
+
+__all__ = ["Context", "context", "current_context", "listeners"]

@@ -1,0 +1,319 @@
+"""What is being recorded on one connection: the open entries of its transaction, and the one way to write history.
+
+The state stands in ``Connection.info`` and belongs to one root transaction.  Imports model, ddl, and of capture
+the context and the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RootTransaction
+from sqlalchemy.exc import DBAPIError
+
+from ..ddl.backend import INTERNAL, Backend, Batch, Entry, Image, Key, Target, backend_for
+from ..errors import CaptureMissing, UnauditedWrite
+from ..model.history import AuditedTable, Trail
+from . import clock
+from .context import Context, current_context, require
+
+STATE: Final = "sa_audit.recording"
+CHUNK: Final = 5000
+
+
+@dataclass(slots=True)
+class OpenEntry:
+    """An entry of this transaction, with the savepoints that it was born inside of and that are still open."""
+
+    trail: Trail
+    context: Context
+    entry: Entry
+    savepoints: list[str]
+
+
+@dataclass(slots=True)
+class Recording:
+    """The state of recording on one root transaction."""
+
+    root: weakref.ref[RootTransaction]
+    backend: Backend
+    entries: list[OpenEntry] = field(default_factory=list)
+    flush: int = 0
+    locked: bool = False
+    pending: list[Any] = field(default_factory=list)
+
+    def next_flush(self) -> int:
+        """Give the next number for ``audit_flush``."""
+        self.flush += 1
+        return self.flush
+
+    def find(self, trail: Trail, context: Context) -> Entry | None:
+        """Give the entry of a context, if this transaction has one."""
+        for known in self.entries:
+            if known.trail is trail and (known.context is context or known.context == context):
+                return known.entry
+        return None
+
+    def first(self, trail: Trail) -> Entry | None:
+        """Give the transaction's first entry in a trail."""
+        return next((known.entry for known in self.entries if known.trail is trail), None)
+
+    def rolled_back(self, name: str) -> None:
+        """Forget entries that were born inside a savepoint that is gone."""
+        self.entries = [known for known in self.entries if name not in known.savepoints]
+
+    def released(self, name: str) -> None:
+        """Hand entries of a released savepoint to what encloses it."""
+        for known in self.entries:
+            if name in known.savepoints:
+                known.savepoints.remove(name)
+
+
+def recording_on(connection: Connection) -> Recording:
+    """Give the recording of a connection's present transaction.
+
+    Raises:
+        UnauditedWrite: on a connection in AUTOCOMMIT, where the change and its record would be two transactions.
+    """
+    root = connection.get_transaction()
+    known: Recording | None = connection.info.get(STATE)
+    if known is not None and root is not None and known.root() is root:
+        return known
+    backend = backend_for(connection.dialect)
+    if root is None or backend.in_autocommit(connection):
+        raise UnauditedWrite(
+            "an audited table can't be written in AUTOCOMMIT, where a change could be kept without its record: "
+            "use a connection or session with a transaction"
+        )
+    recording = Recording(weakref.ref(root), backend)
+    connection.info[STATE] = recording
+    return recording
+
+
+def present_recording(connection: Connection) -> Recording | None:
+    """Give the recording of a connection's present transaction if something was recorded in it."""
+    known: Recording | None = connection.info.get(STATE)
+    if known is None or known.root() is not connection.get_transaction():
+        return None
+    return known
+
+
+def admit(connection: Connection, audited: AuditedTable) -> Recording:
+    """Refuse a change that may not be made, before it is made; take SQLite's write lock.
+
+    Raises:
+        ActorRequired: if the configuration asks for an actor and there is none.
+        ReasonRequired: likewise for a reason.
+        UnauditedWrite: in AUTOCOMMIT.
+    """
+    configuration = audited.trail.configuration
+    if configuration.require_actor or configuration.require_reason:
+        require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    recording = recording_on(connection)
+    audited.trail.used = True
+    return recording
+
+
+def lock_writer(connection: Connection, recording: Recording, target: Target) -> None:
+    """Take the write lock before reading, on databases that have a single one."""
+    if not recording.locked and not recording.backend.locks_rows:
+        with missing_tables_named(connection, target):
+            recording.backend.lock_writer(connection, target)
+    recording.locked = True
+
+
+def target_of(audited: AuditedTable, options: Any) -> Target:
+    """Give an audited table with its schemas as a statement's options translate them.
+
+    Raises:
+        UnauditedWrite: if the table moves to another schema and its history stays in one.
+    """
+    schemas = options.get("schema_translate_map") or {}
+    if not schemas:
+        return Target(audited)
+    table, history = audited.table.schema, audited.history.schema
+    if schemas.get(table, table) != table and history != table and schemas.get(history, history) == history:
+        raise UnauditedWrite(
+            f"schema_translate_map moves {audited.table.fullname} to schema {schemas.get(table)!r}, but its history "
+            f"stays in {history!r}, where the rows of several tenants would mix: translate that schema, too"
+        )
+    return Target(audited, dict(schemas))
+
+
+def write(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
+    """Write the history rows of a batch, in chunks; give the number of rows other than inserts.
+
+    Raises:
+        UnauditedWrite: if a row that was inserted can't be found.
+        CaptureMissing: if the database has no trail.
+    """
+    others = 0
+    with missing_tables_named(connection, target):
+        for part in _parts(batch):
+            others += _write_part(connection, recording, target, part, flush)
+    return others
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    if max(len(batch.inserted), len(batch.images), len(batch.deleted)) <= CHUNK:
+        yield batch
+        return
+    for start in range(0, len(batch.deleted), CHUNK):
+        yield Batch(deleted=batch.deleted[start : start + CHUNK])
+    for start in range(0, len(batch.inserted), CHUNK):
+        yield Batch(inserted=batch.inserted[start : start + CHUNK])
+    for start in range(0, len(batch.images), CHUNK):
+        yield Batch(images=batch.images[start : start + CHUNK])
+
+
+def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
+    trail, context = target.trail, current_context()
+    entry = recording.find(trail, context)
+    recorded = recording.backend.record(
+        connection,
+        target,
+        batch,
+        flush=flush,
+        entry=entry,
+        claims=claims_of(context),
+        first=recording.first(trail),
+        now=clock.now(),
+    )
+    if recorded.entry is not None and entry is None:
+        recording.entries.append(OpenEntry(trail, context, recorded.entry, open_savepoints(connection)))
+    if recorded.inserted != len(batch.inserted):
+        raise UnauditedWrite(
+            f"{len(batch.inserted)} rows were inserted into {target.audited.table.fullname}, but {recorded.inserted} "
+            "were found to record: was a key changed by a trigger or a rule?"
+        )
+    return recorded.others
+
+
+def make_entry(connection: Connection, recording: Recording, target: Target) -> Entry:
+    """Give the transaction's entry for the present context, made now if there is none."""
+    trail, context = target.trail, current_context()
+    entry = recording.find(trail, context)
+    if entry is None:
+        with missing_tables_named(connection, target):
+            entry = recording.backend.insert_entry(
+                connection, target, claims_of(context), recording.first(trail), clock.now()
+            )
+        recording.entries.append(OpenEntry(trail, context, entry, open_savepoints(connection)))
+    return entry
+
+
+def claims_of(context: Context) -> dict[str, Any]:
+    """Give a context as the columns of an entry."""
+    return {
+        "actor": context.actor,
+        "on_behalf_of": context.on_behalf_of,
+        "reason": context.reason,
+        "request_id": context.request_id,
+        "remote_addr": context.remote_addr,
+        "context": None if context.json is None else json.loads(context.json),
+    }
+
+
+def open_savepoints(connection: Connection) -> list[str]:
+    """Give the names of the open savepoints, innermost first."""
+    names: list[str] = []
+    nested: Any = connection.get_nested_transaction()
+    while nested is not None:
+        names.append(nested._savepoint)
+        nested = nested._previous_nested
+    return names
+
+
+def read_images(
+    connection: Connection, recording: Recording, target: Target, keys: Sequence[Key]
+) -> dict[Key, Image]:
+    """Read rows as they stand, locked until the transaction ends, in chunks of the backend's size."""
+    audited, backend = target.audited, recording.backend
+    statement = audited.memo.get((backend, "images", tuple(target.schemas.items())))
+    if statement is None:
+        statement = _images_statement(backend, target)
+        audited.memo[(backend, "images", tuple(target.schemas.items()))] = statement
+    images: dict[Key, Image] = {}
+    width = len(audited.key)
+    with missing_tables_named(connection, target):
+        for start in range(0, len(keys), backend.chunk):
+            value = backend.keys_value(audited, keys[start : start + backend.chunk])
+            rows = connection.execute(statement, {"keys": value}, execution_options={INTERNAL: True})
+            for row in rows:
+                values = tuple(row)
+                key = values[:width]
+                images[key] = Image(key, values[-len(audited.columns) :])
+    return images
+
+
+def _images_statement(backend: Backend, target: Target) -> Any:
+    """Build ``SELECT key, image FROM table WHERE key IN :keys FOR NO KEY UPDATE``."""
+    audited = target.audited
+    names = [f"t.{backend.quote(column.name)} AS k{i}" for i, column in enumerate(audited.key)]
+    images = [f"{expression} AS o{i}" for i, expression in enumerate(backend.image_columns(audited, "t"))]
+    settings = backend.settings_column(audited)
+    if settings is not None:
+        names.append(settings)
+    order = ", ".join(f"t.{backend.quote(column.name)}" for column in audited.key)
+    sql = (
+        f"SELECT {', '.join(names + images)} FROM {backend.table_name(audited.table, target.schemas)} AS t "
+        f"WHERE {backend.key_predicate(audited, 't')} ORDER BY {order}{backend.row_lock}"
+    )
+    types = {f"k{i}": column.type for i, column in enumerate(audited.key)}
+    return sa.text(sql).bindparams(backend.keys_parameter(audited)).columns(**types)
+
+
+@contextmanager
+def missing_tables_named(connection: Connection, target: Target) -> Iterator[None]:
+    """Turn a database error into :class:`CaptureMissing` where it comes from a trail that is not there."""
+    try:
+        yield
+    except DBAPIError as error:
+        abandon(connection)
+        missing = _missing_table(connection, target)
+        if missing is None:
+            raise
+        raise CaptureMissing(
+            f"the database has no table {missing}, so changes of {target.audited.table.fullname} can't be recorded: "
+            "create it with metadata.create_all() or a migration"
+        ) from error
+
+
+def _missing_table(connection: Connection, target: Target) -> str | None:
+    """Look for the trail's tables through the driver, since the connection's transaction has ended."""
+    backend = backend_for(connection.dialect)
+    fairy = connection.connection
+    for table in (target.trail.transaction, target.audited.history):
+        cursor = fairy.cursor()
+        try:
+            name = backend.table_name(table, target.schemas).replace("\\:", ":")
+            cursor.execute(f"SELECT 1 FROM {name} WHERE 1 = 0")
+        except connection.dialect.loaded_dbapi.Error:
+            return table.fullname
+        finally:
+            cursor.close()
+            fairy.rollback()
+    return None
+
+
+def abandon(connection: Connection) -> None:
+    """Roll the root transaction back, so that catching the error can't keep a change without its record."""
+    root = connection.get_transaction()
+    if root is not None and root.is_active:
+        root.rollback()
+
+
+@contextmanager
+def fail_closed(connection: Connection) -> Iterator[None]:
+    """Run what records; if it fails, the change goes with it."""
+    try:
+        yield
+    except BaseException:
+        abandon(connection)
+        raise

@@ -1,0 +1,326 @@
+"""The commands: each parses, calls one function of the library, and prints one result object."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json as json_text
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+from rich.console import Console
+from sqlalchemy import orm
+from sqlalchemy.exc import SQLAlchemyError
+from typer.core import TyperGroup
+
+from ..capture.context import context
+from ..errors import AuditError
+from ..query import diff as query_diff
+from ..query import history as query_history
+from ..query import restore as query_restore
+from ..query import trail as query_trail
+from ..query.change import OPERATIONS
+from ..query.timetravel import as_of as query_as_of
+from .failure import CANT_RUN, WRONG_USAGE, CantRun, WrongUsage, exit_code, sentence
+from .models import Entity, Models, load_models, parse_key
+from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
+from .settings import find_settings, open_engine
+
+
+class _Commands(TyperGroup):
+    """Turns the library's errors into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (AuditError, SQLAlchemyError) as error:
+            typer.echo(f"sa-audit: {sentence(error)}", err=True)
+            raise typer.Exit(exit_code(error)) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="sa-audit",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Ask the audit trail of a database: who changed what, when, why, before and after.",
+    epilog="Exit codes: 0 fine, 1 findings, 2 wrong usage, 3 can't run.",
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SA_AUDIT_URL", metavar="URL", help="The database, as SQLAlchemy names it."),
+]
+ModelsOption = Annotated[
+    str | None, typer.Option("--models", metavar="MODULE:BASE", help="Where the models are declared.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A class, or a table.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="42, or 1,2 or a=1,b=2 for a key of several columns.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="WHEN", help="From this moment, or the start of this day (UTC), on.")
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="WHEN", help="Up to this moment, or the end of this day (UTC).")
+]
+WHEN_HELP = "A moment with offset (2026-03-31T23:59:59Z), or a day, which means its end (UTC)."
+When = Annotated[str, typer.Argument(metavar="WHEN", help=WHEN_HELP)]
+
+
+def run() -> None:
+    """Run the command line with the arguments of the process, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    app(prog_name="sa-audit")
+
+
+@app.callback()
+def _root() -> None:
+    """Ask the audit trail of a database: who changed what, when, why, before and after."""
+
+
+@app.command()
+def log(
+    actor: Annotated[str | None, typer.Option("--actor", help="Only changes by this actor.")] = None,
+    entity: Annotated[str | None, typer.Option("--entity", metavar="MODEL", help="Only changes of this model.")] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", help="Only one of: " + ", ".join(OPERATIONS.values()) + ".")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most entries to show.")] = 50,
+    after: Annotated[str | None, typer.Option("--after", metavar="CURSOR", help="Continue behind this cursor.")] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Show the changes of all models in one order, oldest first."""
+    if operation is not None and operation not in OPERATIONS.values():
+        raise WrongUsage(f"--operation {operation!r}: give one of {', '.join(OPERATIONS.values())}")
+    place = _open(url, models)
+    narrow = {"entity": place.models.entity(entity).target} if entity else {"base": place.models.trail.metadata}
+    with place.session() as session:
+        page = query_trail(
+            session,
+            actor=actor,
+            operation=operation,
+            since=_since(since),
+            until=_until(until),
+            limit=limit,
+            after=after,
+            **narrow,
+        )
+    _print(LogResult(page), json)
+
+
+@app.command()
+def show(
+    model: Model,
+    key: Key,
+    since: Since = None,
+    until: Until = None,
+    attribute: Annotated[str | None, typer.Option("--attribute", help="Only changes of this attribute.")] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Show the history of one row, oldest change first; also of a deleted one."""
+    place = _open(url, models)
+    entity = place.models.entity(model)
+    identity = parse_key(entity, key)
+    with place.session() as session:
+        changes = query_history(
+            session, entity.target, identity, since=_since(since), until=_until(until), attribute=attribute
+        )
+    _print(HistoryResult(f"{entity.name} {key}", changes), json)
+
+
+@app.command()
+def diff(
+    model: Model,
+    key: Key,
+    earlier: Annotated[str, typer.Argument(metavar="FROM", help=WHEN_HELP)],
+    later: Annotated[str, typer.Argument(metavar="TO", help=WHEN_HELP)],
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Show what of one row differs between two moments."""
+    place = _open(url, models)
+    entity = place.models.entity(model)
+    identity = parse_key(entity, key)
+    with place.session() as session:
+        found = query_diff(session, entity.target, identity, _when(earlier), _when(later))
+    _print(DiffResult(f"{entity.name} {key}", earlier, later, found), json)
+
+
+@app.command("as-of")
+def as_of(
+    when: When,
+    model: Model,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One row; otherwise all.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most rows to show.")] = 100,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Show a row, or the rows of a model, as they were at a moment."""
+    place = _open(url, models)
+    entity = place.models.entity(model)
+    identity = None if key is None else parse_key(entity, key)
+    title = f"{entity.name} as of {when}"
+    result: Result
+    with query_as_of(place.engine, _when(when)) as past:
+        if identity is not None:
+            result = RowResult(f"{entity.name} {key} as of {when}", _row(past, entity, identity))
+        else:
+            rows = _rows(past, entity, limit + 1)
+            result = RowsResult(title, _all_names(rows), rows[:limit], len(rows) > limit)
+    _print(result, json)
+
+
+@app.command()
+def restore(
+    model: Model,
+    key: Key,
+    when: When,
+    actor: Annotated[str | None, typer.Option("--actor", help="Who restores it: recorded.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why: recorded.")] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Bring a row back to what it was at a moment, as a new, recorded change; also a deleted one."""
+    place = _open(url, models)
+    entity = place.models.entity(model)
+    identity = parse_key(entity, key)
+    said = {name: text for name, text in (("actor", actor), ("reason", reason)) if text is not None}
+    with context(**said), place.session() as session:
+        before = query_history(session, entity.target, identity)
+        query_restore(session, entity.target, identity, _when(when))
+        session.flush()
+        after = query_history(session, entity.target, identity)
+        session.commit()
+    change = after[-1] if len(after) > len(before) else None
+    state = change.state if change is not None else (after[-1].state if after else None)
+    _print(RestoreResult(f"{entity.name} {key} restored to {when}", state, change), json)
+
+
+@app.command()
+def demo(
+    path: Annotated[
+        Path, typer.Option("--path", metavar="FILE", help="The SQLite file to make.", dir_okay=False)
+    ] = Path("sa_audit_demo.db"),
+    json: Json = False,
+) -> None:
+    """Tell the story of a small bank, on a SQLite file that you can explore afterwards."""
+    from .demo import tell
+
+    tell(path, console=Console(highlight=False), json=json)
+
+
+# -- parts -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The database and the models that a command works on."""
+
+    engine: sa.Engine
+    models: Models
+
+    @contextmanager
+    def session(self) -> Iterator[orm.Session]:
+        """Give a session that is closed at the end, without a commit of its own."""
+        with orm.Session(self.engine) as session:
+            yield session
+
+
+def _open(url: str | None, models: str | None) -> _Place:
+    settings = find_settings(url, models, Path.cwd())
+    loaded = load_models(settings.models, settings.directories)
+    engine = open_engine(settings.url)
+    table = loaded.trail.transaction
+    if not sa.inspect(engine).has_table(table.name, schema=table.schema):
+        raise CantRun(
+            f"the database {engine.url.render_as_string()} has no trail: it lacks the table {table.fullname}; "
+            "make it with create_all() or the migration, or check the URL"
+        )
+    return _Place(engine, loaded)
+
+
+def _day(text: str) -> dt.date | None:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) is None:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise WrongUsage(f"{text!r} is no day: {error}") from error
+
+
+def _when(text: str) -> str | dt.date:
+    """Give a day as a date, which means its end; anything else is the library's to read."""
+    return _day(text) or text
+
+
+def _since(text: str | None) -> str | dt.datetime | None:
+    day = _day(text) if text is not None else None
+    return text if day is None else dt.datetime.combine(day, dt.time.min, dt.UTC)
+
+
+def _until(text: str | None) -> str | dt.datetime | None:
+    day = _day(text) if text is not None else None
+    return text if day is None else dt.datetime.combine(day, dt.time.max, dt.UTC)
+
+
+def _row(past: orm.Session, entity: Entity, identity: Any) -> dict[str, Any] | None:
+    if entity.mapped:
+        found = past.get(entity.target, identity)
+        return None if found is None else _attributes(found)
+    values = identity if isinstance(identity, tuple) else (identity,)
+    columns = (column for _name, column in entity.key)
+    where = [column == value for column, value in zip(columns, values, strict=True)]
+    row = past.execute(sa.select(entity.table).where(*where)).mappings().first()
+    return None if row is None else {str(name): value for name, value in row.items()}
+
+
+def _rows(past: orm.Session, entity: Entity, limit: int) -> list[dict[str, Any]]:
+    order = [column for _name, column in entity.key]
+    if entity.mapped:
+        statement = sa.select(entity.target).order_by(*order).limit(limit)
+        return [_attributes(found) for found in past.scalars(statement)]
+    rows = past.execute(sa.select(entity.table).order_by(*order).limit(limit)).mappings()
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _attributes(found: Any) -> dict[str, Any]:
+    mapper = orm.object_mapper(found)
+    return {prop.key: getattr(found, prop.key) for prop in mapper.column_attrs}
+
+
+def _all_names(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _print(result: Result, json: bool) -> None:
+    if json:
+        typer.echo(json_text.dumps(result.to_json(), indent=2, ensure_ascii=not _is_unicode(), allow_nan=False))
+        return
+    Console(highlight=False).print(result.render())
+
+
+def _is_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+__all__ = ["CANT_RUN", "WRONG_USAGE", "app", "run"]

@@ -1,0 +1,37 @@
+"""Why a command ends without a result, and its exit code.  Imports only errors and SQLAlchemy's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ..errors import AuditError, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite
+
+FINDINGS: Final = 1
+WRONG_USAGE: Final = 2
+CANT_RUN: Final = 3
+
+
+class WrongUsage(AuditError):
+    """What was asked for on the command line can't be meant."""
+
+
+class CantRun(AuditError):
+    """The command is right, and can't be run here."""
+
+
+def exit_code(error: Exception) -> int:
+    """Give the exit code of an error: 2 if the user can ask differently, 3 if the command can't run here."""
+    if isinstance(error, (CantRun, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite)):
+        return CANT_RUN
+    return WRONG_USAGE if isinstance(error, AuditError) else CANT_RUN
+
+
+def sentence(error: Exception) -> str:
+    """Give the one sentence about an error that the user reads; a database's own words, without the statement."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return f"the database said: {str(error.orig).strip() or type(error.orig).__name__}"
+    if isinstance(error, SQLAlchemyError):
+        return str(error).split("\n(Background on", 1)[0]
+    return str(error)

@@ -1,0 +1,9 @@
+"""ENFORCE: the text of guards and of recording, one backend for each database, and the DDL events.
+
+Imports model only.
+"""
+
+from . import events
+from .backend import Backend, Batch, Entry, Image, Recorded, Target, backend_for
+
+__all__ = ["Backend", "Batch", "Entry", "Image", "Recorded", "Target", "backend_for", "events"]

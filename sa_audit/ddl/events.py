@@ -1,0 +1,132 @@
+"""The DDL events: guards come with the tables that ``create_all()`` makes, and history is not dropped unasked.
+
+The listeners stand on the classes ``Table`` and ``MetaData`` and act on tables with the trail's mark only.
+Imports model and ddl only.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+
+from ..errors import TrailNotEmpty
+from ..model.declaration import complete
+from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
+from ..model.tables import TRAIL_TABLE
+from .backend import INTERNAL, SchemaMap, backend_for
+
+unguarded: contextvars.ContextVar[bool] = contextvars.ContextVar("sa_audit_unguarded", default=False)
+
+_LATE = "sa_audit.late_tables"
+
+
+def run(connection: Connection, statements: Iterable[str]) -> None:
+    """Execute statements as they stand, one by one."""
+    for statement in statements:
+        ddl = sa.DDL(statement.replace("%", "%%").replace("\\:", ":"))
+        connection.execute(ddl, execution_options={INTERNAL: True})
+
+
+def schemas_of(connection: Connection) -> SchemaMap:
+    """Give the connection's schema translation."""
+    return connection.get_execution_options().get("schema_translate_map") or {}
+
+
+def _trail_of_table(table: sa.Table) -> Trail | None:
+    audited = table.info.get(AUDITED)
+    return audited.trail if isinstance(audited, AuditedTable) else table.info.get(TRAIL)
+
+
+@event.listens_for(sa.Table, "before_create")
+def _before_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
+    trail = _trail_of_table(table) if table.info.get(TRAIL_TABLE) == "audit_transaction" else None
+    if trail is not None:
+        backend = backend_for(connection.dialect)
+        run(
+            connection,
+            backend.before_transaction_table(trail, schemas_of(connection), connection.dialect.default_schema_name),
+        )
+
+
+@event.listens_for(sa.Table, "after_create")
+def _after_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
+    kind = table.info.get(TRAIL_TABLE)
+    trail = _trail_of_table(table) if kind else None
+    if trail is None:
+        return
+    trail.used = True
+    backend = backend_for(connection.dialect)
+    run(connection, backend.guards(table, trail, schemas_of(connection), connection.dialect.default_schema_name))
+    audited = table.info.get(AUDITED)
+    if kind == "history" and isinstance(audited, AuditedTable):
+        _note_columns(connection, audited)
+
+
+def _note_columns(connection: Connection, audited: AuditedTable) -> None:
+    """Write down which columns the new history table holds, and so since when the table is tracked."""
+    rows = [
+        {
+            "table_name": audited.table.fullname,
+            "column_id": number,
+            "name": column.name,
+            "type": column.source.type.compile(connection.dialect),
+            "event": "create",
+        }
+        for number, column in enumerate(audited.columns, 1)
+    ]
+    connection.execute(sa.insert(audited.trail.column), rows, execution_options={INTERNAL: True})
+
+
+@event.listens_for(sa.MetaData, "before_create")
+def _before_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any) -> None:
+    """Finish the history tables; those that come only now are made at the end."""
+    if trail_of(metadata) is None:
+        return
+    known = set(metadata.tables)
+    complete(metadata)
+    late = [table for name, table in metadata.tables.items() if name not in known]
+    if late:
+        connection.info[_LATE] = late
+
+
+@event.listens_for(sa.MetaData, "after_create")
+def _after_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any) -> None:
+    for table in connection.info.pop(_LATE, ()):
+        table.create(connection, checkfirst=True)
+
+
+@event.listens_for(sa.MetaData, "before_drop")
+def _before_drop_all(metadata: sa.MetaData, connection: Connection, tables: Any = (), **_kw: Any) -> None:
+    """Refuse before the first table is gone."""
+    if trail_of(metadata) is not None:
+        for table in tables or ():
+            _refuse_to_drop(table, connection)
+
+
+@event.listens_for(sa.Table, "before_drop")
+def _before_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
+    _refuse_to_drop(table, connection)
+
+
+@event.listens_for(sa.Table, "after_drop")
+def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
+    trail = _trail_of_table(table) if table.info.get(TRAIL_TABLE) == "audit_transaction" else None
+    if trail is not None:
+        backend = backend_for(connection.dialect)
+        run(connection, backend.after_drop(trail, schemas_of(connection), connection.dialect.default_schema_name))
+
+
+def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
+    if table.info.get(TRAIL_TABLE) not in ("history", "audit_transaction") or unguarded.get():
+        return
+    statement = sa.select(sa.literal(1)).select_from(table).limit(1)
+    if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:
+        raise TrailNotEmpty(
+            f"{table.fullname} holds recorded history and is not dropped: keep it, or, in a test, "
+            "drop inside sa_audit.testing.unguarded(engine)"
+        )

@@ -1,0 +1,353 @@
+"""MariaDB: guards as triggers, images as text in one JSON document, epochs in place of transaction ids.
+
+MariaDB has no transaction id that SQL can read: each entry share-locks the open row of ``audit_epoch`` and carries
+its number, and so do the history rows under it.  Imports model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection
+
+from ..model.history import AuditedTable, RecordedColumn, Trail, short_name
+from ..model.types import UTCDateTime
+from .backend import (
+    CLAIMS,
+    MESSAGE,
+    Backend,
+    Batch,
+    Entry,
+    Recorded,
+    SchemaMap,
+    Target,
+    claim_parameters,
+    internal,
+    moment_parameter,
+)
+
+
+class MariaDB(Backend):
+    """MariaDB 10.10 and later, InnoDB tables."""
+
+    name = "mariadb"
+
+    def literal(self, text: str) -> str:
+        """Escape the backslash as well, which MariaDB reads in literals."""
+        return super().literal(text.replace("\\", "\\\\"))
+
+    # -- guards ------------------------------------------------------------------
+
+    def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Create the epochs, the first one open."""
+        name = self._beside(trail, schemas, "audit_epoch")
+        return [
+            f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
+            "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
+            f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
+        ]
+
+    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the epochs."""
+        return [f"DROP TABLE IF EXISTS {self._beside(trail, schemas, 'audit_epoch')}"]
+
+    def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Give guards of UPDATE and DELETE (REPLACE is a DELETE), and what fits an inserted row to its transaction."""
+        name = self.table_name(table, schemas)
+        statements = []
+        for event in ("UPDATE", "DELETE"):
+            message = f"{MESSAGE}: {event} on {table.name} refused"[:128].replace("'", "''")
+            statements.append(
+                f"CREATE TRIGGER {self._trigger(table, schemas, event)} BEFORE {event} ON {name} FOR EACH ROW\n"
+                f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
+            )
+        body = None
+        if table is trail.transaction:
+            body = self._transaction_body(trail, schemas)
+        elif table is not trail.column:
+            body = self._history_body(trail, schemas)
+        if body is not None:
+            statements.append(
+                f"CREATE TRIGGER {self._trigger(table, schemas, 'INSERT')} BEFORE INSERT ON {name} FOR EACH ROW\n{body}"
+            )
+        return statements
+
+    def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the three triggers."""
+        events = ("UPDATE", "DELETE", "INSERT")
+        return [f"DROP TRIGGER IF EXISTS {self._trigger(table, schemas, event)}" for event in events]
+
+    def _trigger(self, table: sa.Table, schemas: SchemaMap, event: str) -> str:
+        schema = schemas.get(table.schema, table.schema)
+        name = self.quote(short_name(f"{table.name}_guard_{event.lower()}"))
+        return f"{self.quote(schema)}.{name}" if schema else name
+
+    def _beside(self, trail: Trail, schemas: SchemaMap, name: str) -> str:
+        schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
+        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
+
+    def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
+        epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)
+        return f"""BEGIN
+    DECLARE open_epoch BIGINT;
+    DECLARE is_closed TINYINT DEFAULT 1;
+    SET open_epoch = (SELECT max(epoch) FROM {epochs});
+    WHILE is_closed DO
+        SET is_closed = (SELECT closed FROM {epochs} WHERE epoch = open_epoch LOCK IN SHARE MODE);
+        IF is_closed IS NULL THEN
+            SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: there is no open epoch';
+        END IF;
+        SET open_epoch = open_epoch + is_closed;
+    END WHILE;
+    SET NEW.db_txid = open_epoch;
+    SET NEW.db_user = USER();
+    SET NEW.db_role = CURRENT_ROLE();
+    SET NEW.recorded_at = UTC_TIMESTAMP(6);
+    IF NEW.first_id IS NOT NULL THEN
+        SET NEW.recorded_at = (SELECT recorded_at FROM {table} WHERE id = NEW.first_id);
+    END IF;
+END"""
+
+    def _history_body(self, trail: Trail, schemas: SchemaMap) -> str:
+        table = self.table_name(trail.transaction, schemas)
+        return f"""BEGIN
+    SET NEW.audit_txid = (
+        SELECT db_txid FROM {table} WHERE id = NEW.audit_tx AND recorded_at = NEW.audit_at
+    );
+    IF NEW.audit_txid IS NULL THEN
+        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: history row without its transaction';
+    END IF;
+END"""
+
+    # -- state ---------------------------------------------------------------------
+
+    def in_autocommit(self, connection: Connection) -> bool:
+        """Ask the driver's connection, since an engine's isolation level is not in the execution options."""
+        driver: Any = connection.connection.driver_connection
+        if hasattr(driver, "get_autocommit"):
+            return bool(driver.get_autocommit())
+        return bool(getattr(driver, "autocommit", False))
+
+    # -- images --------------------------------------------------------------------
+
+    def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Read each recorded column as text."""
+        return [self._image(column, alias) for column in audited.columns]
+
+    def _image(self, column: RecordedColumn, alias: str) -> str:
+        text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
+        return f"SHA2({text}, 256)" if column.masked else text
+
+    # -- recording -------------------------------------------------------------------
+
+    def record(
+        self,
+        connection: Connection,
+        target: Target,
+        batch: Batch,
+        *,
+        flush: int,
+        entry: Entry | None,
+        claims: Mapping[str, Any],
+        first: Entry | None,
+        now: dt.datetime,
+    ) -> Recorded:
+        """Write the entry, if there is none yet, and then each kind of row by one statement."""
+        if entry is None:
+            if not (batch.inserted or batch.deleted) and not self._any_changed(connection, target, batch):
+                return Recorded(None, 0, 0)
+            entry = self.insert_entry(connection, target, claims, first, now)
+        inserted = sum(
+            self._copy(connection, target, "I", batch.inserted[start : start + self.chunk], flush, entry)
+            for start in range(0, len(batch.inserted), self.chunk)
+        )
+        others = sum(
+            self._copy(connection, target, "D", batch.deleted[start : start + self.chunk], flush, entry)
+            for start in range(0, len(batch.deleted), self.chunk)
+        )
+        for start in range(0, len(batch.images), self.chunk):
+            statement = self._changed_statement(connection, target)
+            parameters = {
+                "tx": entry.id,
+                "at": entry.recorded_at,
+                "flush": flush,
+                "rows": _document(batch.images[start : start + self.chunk]),
+            }
+            others += int(internal(connection, statement, parameters).rowcount)
+        return Recorded(entry, inserted, others)
+
+    def insert_entry(
+        self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
+    ) -> Entry:
+        """Write an entry by itself."""
+        table = self.table_name(target.trail.transaction, target.schemas)
+        statement = (
+            sa.text(
+                f"INSERT INTO {table} (first_id, {', '.join(CLAIMS)}) "
+                f"VALUES (:first_id, {', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
+            )
+            .bindparams(sa.bindparam("first_id"), *claim_parameters())
+            .columns(id=sa.BigInteger(), recorded_at=UTCDateTime())
+        )
+        row = internal(connection, statement, {**claims, "first_id": first.id if first else None}).one()
+        return Entry(row.id, row.recorded_at)
+
+    def _copy(self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry) -> int:
+        audited = target.audited
+        cache_key = (self, "copy", op, tuple(target.schemas.items()))
+        statement = audited.memo.get(cache_key)
+        if statement is None:
+            columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
+            sql = (
+                f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
+                f"(audit_tx, audit_op, audit_at, audit_flush{columns}) SELECT :tx, '{op}', :at, :flush"
+                f"{''.join(f', t.{self.quote(column.name)}' for column in audited.recorded)} "
+                f"FROM {self.table_name(audited.table, target.schemas)} AS t WHERE {self.key_predicate(audited, 't')}"
+                + (" FOR UPDATE" if op == "D" else "")
+            )
+            statement = audited.memo[cache_key] = sa.text(sql).bindparams(
+                moment_parameter("at"), sa.bindparam("tx"), sa.bindparam("flush"), self.keys_parameter(audited)
+            )
+        parameters = {
+            "tx": entry.id,
+            "at": entry.recorded_at,
+            "flush": flush,
+            "keys": self.keys_value(audited, keys),
+        }
+        return int(internal(connection, statement, parameters).rowcount)
+
+    def _any_changed(self, connection: Connection, target: Target, batch: Batch) -> bool:
+        cache_key = (self, "any", tuple(target.schemas.items()))
+        statement = target.audited.memo.get(cache_key)
+        if statement is None:
+            sql = f"SELECT 1 FROM ({self._changed_rows(connection, target)}) AS d LIMIT 1"
+            statement = target.audited.memo[cache_key] = sa.text(sql)
+        for start in range(0, len(batch.images), self.chunk):
+            rows = _document(batch.images[start : start + self.chunk])
+            if internal(connection, statement, {"rows": rows}).first() is not None:
+                return True
+        return False
+
+    def _changed_statement(self, connection: Connection, target: Target) -> sa.TextClause:
+        audited = target.audited
+        cache_key = (self, "changed", tuple(target.schemas.items()))
+        statement: sa.TextClause | None = audited.memo.get(cache_key)
+        if statement is None:
+            columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
+            sql = (
+                f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
+                f"(audit_tx, audit_op, audit_at, audit_flush, audit_before{columns}) "
+                "SELECT :tx, 'U', :at, :flush, CONCAT('{', SUBSTR(d.b, 2), '}')"
+                f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} "
+                f"FROM ({self._changed_rows(connection, target)}) AS d"
+            )
+            statement = audited.memo[cache_key] = sa.text(sql).bindparams(
+                moment_parameter("at"), sa.bindparam("tx"), sa.bindparam("flush"), sa.bindparam("rows")
+            )
+        return statement
+
+    def _changed_rows(self, connection: Connection, target: Target) -> str:
+        """Give the SELECT of the rows that differ from their images, with ``b``, the members that differ."""
+        audited = target.audited
+        keys = {column.name for column in audited.key}
+        collations = self._collations(connection, target)
+        members, paths, match = self._members(audited), [], []
+        for i, column in enumerate(audited.columns):
+            if column.name in keys:
+                paths.append(f"o{i} {self._key_type(column, collations)} PATH '$[{i}]'")
+                match.append(f"t.{self.quote(column.name)} = {self._key_value(column, f'v.o{i}')}")
+            else:
+                paths.append(f"o{i} LONGTEXT CHARACTER SET utf8mb4 PATH '$[{i}]'")
+        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        return (
+            f"SELECT * FROM (SELECT CONCAT({', '.join(members) or chr(39) * 2}) AS b{columns} "
+            f"FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({', '.join(paths)})) AS v "
+            f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {' AND '.join(match)}) AS c WHERE c.b <> ''"
+        )
+
+    def _members(self, audited: AuditedTable) -> list[str]:
+        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
+        keys = {column.name for column in audited.key}
+        members = []
+        for i, column in enumerate(audited.columns):
+            if column.name in keys:
+                continue
+            value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE(v.o{i}), 'null')"
+            members.append(
+                f"IF(BINARY v.o{i} <=> BINARY CONVERT({self._image(column, 't')} USING utf8mb4), '', "
+                f"CONCAT({self.json_key(column.name)}, {value}))"
+            )
+        return members
+
+    # -- many rows -------------------------------------------------------------------
+
+    def create_stage(self, target: Target, name: str) -> list[str]:
+        """Create a temporary table like the images; its keys keep their collation."""
+        keys = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(target.audited.key)]
+        texts = ", ".join(f"o{i} LONGTEXT CHARACTER SET utf8mb4" for i in range(len(target.audited.columns)))
+        names = ", ".join(f"k{i}" for i in range(len(keys)))
+        return [
+            f"CREATE TEMPORARY TABLE {name} ENGINE=InnoDB AS SELECT {', '.join(keys)} "
+            f"FROM {self.table_name(target.audited.table, target.schemas)} AS t LIMIT 0",
+            f"ALTER TABLE {name} ADD PRIMARY KEY ({names}), ADD ({texts})",
+        ]
+
+    def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
+        """Give the SELECT of the rows that differ from their staged images."""
+        audited = target.audited
+        members = ", ".join(self._members(audited)) or "''"
+        match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
+        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
+        return (
+            f"SELECT 'U', CONCAT('{{', SUBSTR(c.b, 2), '}}'){names} FROM (SELECT CONCAT({members}) AS b{columns} "
+            f"FROM {name} AS v JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) AS c "
+            "WHERE c.b <> ''"
+        )
+
+    def _key_type(self, column: RecordedColumn, collations: Mapping[str, str | None]) -> str:
+        collation = collations.get(column.name)
+        if collation:
+            return f"VARCHAR(768) CHARACTER SET {collation.split('_')[0]} COLLATE {collation}"
+        type_ = self.database_type(column.source.type)
+        if isinstance(type_, sa.Integer):
+            return "BIGINT UNSIGNED" if getattr(type_, "unsigned", False) else "BIGINT"
+        return "VARCHAR(768)"
+
+    def _key_value(self, column: RecordedColumn, value: str) -> str:
+        if isinstance(self.database_type(column.source.type), sa.LargeBinary | mysql.BINARY | mysql.VARBINARY):
+            return f"UNHEX({value})"
+        return value
+
+    def _collations(self, connection: Connection, target: Target) -> dict[str, str | None]:
+        """Ask once for the collations of text keys: a JSON_TABLE column must have the same to use the index."""
+        table = target.audited.table
+        if not any(isinstance(self.database_type(key.type), sa.String | sa.Enum) for key in target.audited.key):
+            return {}
+        schema = target.schemas.get(table.schema, table.schema)
+        statement = sa.text(
+            "SELECT column_name, collation_name FROM information_schema.columns "
+            "WHERE table_schema = COALESCE(:schema, DATABASE()) AND table_name = :name"
+        )
+        rows = internal(connection, statement, {"schema": schema, "name": table.name})
+        return {row[0]: row[1] for row in rows}
+
+
+def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
+    """Give the SQL that turns a column into text that says its value exactly."""
+    if isinstance(type_, sa.LargeBinary | mysql.BINARY | mysql.VARBINARY):
+        return f"HEX({column})"
+    if isinstance(type_, mysql.BIT):
+        return f"CAST({column} + 0 AS CHAR)"
+    if isinstance(type_, sa.Float) and not isinstance(type_, mysql.DOUBLE):
+        return f"CAST({column} + 0e0 AS CHAR)"
+    return f"CAST({column} AS CHAR)"
+
+
+def _document(images: Any) -> str:
+    return json.dumps([image.values for image in images], ensure_ascii=False, default=str)

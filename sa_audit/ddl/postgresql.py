@@ -1,0 +1,375 @@
+"""PostgreSQL: guards in PL/pgSQL, images as text, history by one statement.
+
+Images are read as text and compared as text, bytewise, so that 1.0 and 1.00, or 24:00 and one day, differ.
+Every text can be cast back to its column's type.  Imports model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.engine import Connection
+
+from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.types import UTCDateTime
+from .backend import (
+    CLAIMS,
+    MESSAGE,
+    Backend,
+    Batch,
+    Entry,
+    Recorded,
+    SchemaMap,
+    Target,
+    claim_parameters,
+    internal,
+    moment_parameter,
+)
+
+XID = "((pg_catalog.pg_current_xact_id())::text)::bigint"
+
+
+class PostgreSQL(Backend):
+    """PostgreSQL 13 and later."""
+
+    name = "postgresql"
+    row_lock = " FOR NO KEY UPDATE"
+
+    # -- guards ------------------------------------------------------------------
+
+    def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Give the guard functions, versioned by name, in the schema of the trail."""
+        schema = self._schema(trail.transaction, schemas, default_schema)
+        table = f"{schema}.{self.quote('audit_transaction')}"
+        return [
+            guard_function(schema),
+            transaction_function(schema, table),
+            history_function(schema, table),
+        ]
+
+    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the guard functions, unless another trail's tables use them."""
+        schema = self._schema(trail.transaction, schemas, default_schema)
+        names = ("sa_audit_guard_v1", "sa_audit_transaction_v1", "sa_audit_history_v1")
+        return [f"DROP FUNCTION IF EXISTS {schema}.{name}()" for name in names]
+
+    def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
+        name = self._qualified(table, schemas, default_schema)
+        schema = self._schema(trail.transaction, schemas, default_schema)
+        statements = [
+            f"CREATE TRIGGER sa_audit_guard_row BEFORE UPDATE OR DELETE ON {name}\n"
+            f"FOR EACH ROW EXECUTE FUNCTION {schema}.sa_audit_guard_v1()",
+            f"CREATE TRIGGER sa_audit_guard_truncate BEFORE TRUNCATE ON {name}\n"
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.sa_audit_guard_v1()",
+            f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_row",
+            f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_truncate",
+        ]
+        function = {"audit_transaction": "sa_audit_transaction_v1"}.get(table.name)
+        if table is not trail.transaction and table is not trail.column:
+            function = "sa_audit_history_v1"
+        if function is not None:
+            statements.append(
+                f"CREATE TRIGGER sa_audit_insert BEFORE INSERT ON {name}\n"
+                f"FOR EACH ROW EXECUTE FUNCTION {schema}.{function}()"
+            )
+        return statements
+
+    def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the three triggers."""
+        name = self._qualified(table, schemas, default_schema)
+        triggers = ("sa_audit_guard_row", "sa_audit_guard_truncate", "sa_audit_insert")
+        return [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
+
+    def _schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
+        schema = schemas.get(table.schema, table.schema) or default_schema or "public"
+        return self.quote(schema)
+
+    def _qualified(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
+        return f"{self._schema(table, schemas, default_schema)}.{self.quote(table.name)}"
+
+    # -- state ---------------------------------------------------------------------
+
+    def in_autocommit(self, connection: Connection) -> bool:
+        """Ask the driver's connection, since an engine's isolation level is not in the execution options."""
+        return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+    # -- images --------------------------------------------------------------------
+
+    def upsert_marker(self, table: sa.Table) -> Any:
+        """A row that an upsert inserted has no xmax; one that it updated was locked first."""
+        return (sa.literal_column(f"{table.name}.xmax") != sa.literal_column("0")).label("sa_audit_updated")
+
+    def settings_column(self, audited: AuditedTable) -> str | None:
+        """Pin, for this transaction, what would make a float's text lossy."""
+        if any(isinstance(self.database_type(column.source.type), sa.Float) for column in audited.columns):
+            return "pg_catalog.set_config('extra_float_digits', '3', true)"
+        return None
+
+    def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Read each recorded column as text."""
+        return [self._image(column, alias) for column in audited.columns]
+
+    def _image(self, column: RecordedColumn, alias: str) -> str:
+        text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
+        return f"pg_catalog.md5({text})" if column.masked else text
+
+    # -- recording -------------------------------------------------------------------
+
+    def record(
+        self,
+        connection: Connection,
+        target: Target,
+        batch: Batch,
+        *,
+        flush: int,
+        entry: Entry | None,
+        claims: Mapping[str, Any],
+        first: Entry | None,
+        now: dt.datetime,
+    ) -> Recorded:
+        """Write entry and history rows in one statement, one round trip."""
+        audited = target.audited
+        parts = "".join(kind for kind, rows in (("I", batch.inserted), ("U", batch.images), ("D", batch.deleted)) if rows)
+        statement = self._statement(target, parts, known=entry is not None)
+        parameters: dict[str, Any] = {"flush": flush}
+        if entry is None:
+            parameters.update(claims)
+        else:
+            parameters.update(tx=entry.id, at=entry.recorded_at)
+        for prefix, keys in (("i", batch.inserted), ("d", batch.deleted)):
+            if keys:
+                for index in range(len(audited.key)):
+                    parameters[f"{prefix}{index}"] = [key[index] for key in keys]
+        if batch.images:
+            for index in range(len(audited.columns)):
+                parameters[f"o{index}"] = [image.values[index] for image in batch.images]
+        row = internal(connection, statement, parameters).one()
+        made = entry if entry is not None else (Entry(row.tx, row.recorded_at) if row.tx is not None else None)
+        return Recorded(made, row.inserted, row.others)
+
+    def _statement(self, target: Target, parts: str, *, known: bool) -> sa.TextualSelect:
+        memo = target.audited.memo
+        cache_key = (self, "record", parts, known, tuple(target.schemas.items()))
+        statement: sa.TextualSelect | None = memo.get(cache_key)
+        if statement is None:
+            statement = memo[cache_key] = self._build(target, parts, known=known)
+        return statement
+
+    def _build(self, target: Target, parts: str, *, known: bool) -> sa.TextualSelect:
+        audited, schemas = target.audited, target.schemas
+        columns = [self.quote(column.name) for column in audited.recorded]
+        selects, parameters = [], [sa.bindparam("flush", type_=sa.Integer())]
+        for part in parts:
+            sql, binds = self._part(part, audited, self.table_name(audited.table, schemas))
+            selects.append(sql)
+            parameters += binds
+        transaction = self.table_name(target.trail.transaction, schemas)
+        if known:
+            entry = "sa_audit_entry AS (SELECT CAST(:tx AS bigint) AS id, CAST(:at AS timestamptz) AS recorded_at)"
+            parameters += [sa.bindparam("tx", type_=sa.BigInteger()), moment_parameter("at")]
+        else:
+            names = ", ".join(CLAIMS)
+            values = ", ".join(f"CAST(:{name} AS {'json' if name == 'context' else 'text'})" for name in CLAIMS)
+            entry = (
+                f"sa_audit_entry AS (INSERT INTO {transaction} ({names}) SELECT {values} "
+                "WHERE EXISTS (SELECT 1 FROM sa_audit_rows) RETURNING id, recorded_at)"
+            )
+            parameters += claim_parameters()
+        history = self.table_name(audited.history, schemas)
+        target_columns = "".join(f", {name}" for name in columns)
+        sql = (
+            f"WITH sa_audit_rows AS MATERIALIZED ({' UNION ALL '.join(selects)}), {entry}, "
+            f"sa_audit_done AS (INSERT INTO {history} (audit_tx, audit_op, audit_at, audit_before, audit_flush"
+            f"{target_columns}) SELECT e.id, r.audit_op, e.recorded_at, r.audit_before, CAST(:flush AS integer)"
+            f"{''.join(f', r.{name}' for name in columns)} FROM sa_audit_rows r CROSS JOIN sa_audit_entry e "
+            "RETURNING audit_tx, audit_at, audit_op) "
+            "SELECT max(audit_tx) AS tx, max(audit_at) AS recorded_at, "
+            "count(*) FILTER (WHERE audit_op = 'I') AS inserted, "
+            "count(*) FILTER (WHERE audit_op <> 'I') AS others FROM sa_audit_done"
+        )
+        return sa.text(sql).bindparams(*parameters).columns(
+            tx=sa.BigInteger(), recorded_at=UTCDateTime(), inserted=sa.BigInteger(), others=sa.BigInteger()
+        )
+
+    def _part(self, part: str, audited: AuditedTable, table: str) -> tuple[str, list[sa.BindParameter[Any]]]:
+        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        if part == "U":
+            return self._changed_part(audited, table, columns)
+        prefix = part.lower()
+        arrays = [f"CAST(:{prefix}{i} AS {self._array_type(column)})" for i, column in enumerate(audited.key)]
+        binds = [sa.bindparam(f"{prefix}{i}", type_=pg.ARRAY(column.type)) for i, column in enumerate(audited.key)]
+        names = ", ".join(f"k{i}" for i in range(len(audited.key)))
+        match = " AND ".join(f"t.{self.quote(column.name)} = k.k{i}" for i, column in enumerate(audited.key))
+        lock = " FOR UPDATE OF t" if part == "D" else ""
+        sql = (
+            f"(SELECT '{part}' AS audit_op, CAST(NULL AS json) AS audit_before{columns} "
+            f"FROM unnest({', '.join(arrays)}) AS k({names}) JOIN {table} AS t ON {match}{lock})"
+        )
+        return sql, binds
+
+    def _array_type(self, column: sa.Column[Any]) -> str:
+        return self.type_name(column.type) + "[]"
+
+    def _changed_part(
+        self, audited: AuditedTable, table: str, columns: str
+    ) -> tuple[str, list[sa.BindParameter[Any]]]:
+        sql = changed_rows(self, audited, table, columns, self._unnest(audited))
+        return sql, [sa.bindparam(f"o{i}", type_=pg.ARRAY(sa.Text())) for i in range(len(audited.columns))]
+
+    def create_stage(self, target: Target, name: str) -> list[str]:
+        """Create a temporary table like the images, gone with the transaction."""
+        keys = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(target.audited.key)]
+        images = [f"CAST(NULL AS text) AS o{i}" for i in range(len(target.audited.columns))]
+        settings = self.settings_column(target.audited)
+        return [
+            *([f"SELECT {settings}"] if settings else []),
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {', '.join(keys + images)} "
+            f"FROM {self.table_name(target.audited.table, target.schemas)} AS t LIMIT 0",
+        ]
+
+    def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
+        """Give the SELECT of the rows that differ from their staged images."""
+        audited = target.audited
+        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
+        table = self.table_name(audited.table, target.schemas)
+        return changed_rows(self, audited, table, columns, f"{name} AS v", match)
+
+    def insert_entry(
+        self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
+    ) -> Entry:
+        """Write an entry by itself."""
+        names = ", ".join(CLAIMS)
+        statement = (
+            sa.text(
+                f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} ({names}) "
+                f"VALUES ({', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
+            )
+            .bindparams(*claim_parameters())
+            .columns(id=sa.BigInteger(), recorded_at=UTCDateTime())
+        )
+        row = internal(connection, statement, dict(claims)).one()
+        return Entry(row.id, row.recorded_at)
+
+    def _unnest(self, audited: AuditedTable) -> str:
+        arrays = ", ".join(f"CAST(:o{i} AS text[])" for i in range(len(audited.columns)))
+        names = ", ".join(f"o{i}" for i in range(len(audited.columns)))
+        return f"unnest({arrays}) AS v({names})"
+
+
+def changed_rows(
+    backend: PostgreSQL, audited: AuditedTable, table: str, columns: str, images: str, match: str = ""
+) -> str:
+    """Give the SELECT of the rows that differ from their images, with what differs as a before-object."""
+    keys = {column.name for column in audited.key}
+    positions = {column.name: i for i, column in enumerate(audited.columns)}
+    match = match or " AND ".join(
+        f"t.{backend.quote(column.name)} = CAST(v.o{positions[column.name]} AS {backend.type_name(column.type)})"
+        for column in audited.key
+    )
+    members = []
+    for i, column in enumerate(audited.columns):
+        if column.name in keys:
+            continue
+        value = "'true'" if column.masked else f"coalesce(to_json(v.o{i})\\:\\:text, 'null')"
+        now = backend._image(column, "t")
+        members.append(
+            f"CASE WHEN v.o{i} IS DISTINCT FROM {now} COLLATE \"C\" THEN {backend.json_key(column.name)} || {value} "
+            "ELSE '' END"
+        )
+    if not members:
+        members = ["''"]
+    return (
+        "(SELECT 'U' AS audit_op, CAST('{' || substr(d.b, 2) || '}' AS json) AS audit_before"
+        f"{columns} FROM {images} JOIN {table} AS t ON {match} "
+        f"CROSS JOIN LATERAL (SELECT {' || '.join(members)} AS b OFFSET 0) AS d WHERE d.b <> '')"
+    )
+
+
+def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
+    """Give the SQL that turns a column into text that no session setting changes and CAST can read.
+
+    Arrays are the exception: their text follows ``DateStyle`` and its like.
+    """
+    if isinstance(type_, sa.DateTime):
+        if type_.timezone:
+            utc = f"(pg_catalog.to_jsonb({column} AT TIME ZONE 'UTC') #>> '{{}}') || 'Z'"
+            return f"CASE WHEN isfinite({column}) THEN {utc} ELSE CAST({column} AS text) END"
+        return f"(pg_catalog.to_jsonb({column}) #>> '{{}}')"
+    if isinstance(type_, sa.Date):
+        return f"(pg_catalog.to_jsonb({column}) #>> '{{}}')"
+    if isinstance(type_, sa.Interval | pg.INTERVAL):
+        return (
+            f"((EXTRACT(YEAR FROM {column}) * 12 + EXTRACT(MONTH FROM {column})) || ' months ' || "
+            f"EXTRACT(DAY FROM {column}) || ' days ' || (EXTRACT(HOUR FROM {column}) * 3600 + "
+            f"EXTRACT(MINUTE FROM {column}) * 60 + EXTRACT(SECOND FROM {column})) || ' seconds')"
+        )
+    if isinstance(type_, sa.LargeBinary):
+        return f"('\\x' || pg_catalog.encode({column}, 'hex'))"
+    return f"CAST({column} AS text)"
+
+
+def guard_function(schema: str) -> str:
+    """Give the function that refuses UPDATE, DELETE and TRUNCATE."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_guard_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    RAISE EXCEPTION '{MESSAGE}: % on %.% refused',
+        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege';
+END
+$sa_audit$"""
+
+
+def transaction_function(schema: str, table: str) -> str:
+    """Give the function that writes the database's word into each entry, and ties a transaction's entries."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_transaction_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    NEW.db_txid := {XID};
+    NEW.db_user := SESSION_USER;
+    NEW.db_role := CURRENT_USER;
+    NEW.db_addr := inet_client_addr()::text;
+    NEW.first_id := NULL;
+    NEW.recorded_at := clock_timestamp();
+    SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
+        FROM {table} AS f
+        WHERE f.db_txid = NEW.db_txid AND f.first_id IS NULL
+            AND f.recorded_at >= transaction_timestamp()
+        ORDER BY f.id LIMIT 1;
+    IF NOT FOUND THEN
+        NEW.recorded_at := clock_timestamp();
+    END IF;
+    RETURN NEW;
+END
+$sa_audit$"""
+
+
+def history_function(schema: str, table: str) -> str:
+    """Give the function that lets a history row belong to the current transaction only."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_history_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    NEW.audit_txid := {XID};
+    IF NOT EXISTS (
+        SELECT FROM {table} AS x
+        WHERE x.id = NEW.audit_tx AND x.db_txid = NEW.audit_txid AND x.recorded_at = NEW.audit_at
+    ) THEN
+        RAISE EXCEPTION 'sa_audit: history row of %.% does not belong to the current transaction',
+            TG_TABLE_SCHEMA, TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END
+$sa_audit$"""

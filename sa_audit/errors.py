@@ -1,0 +1,79 @@
+"""The tree of errors: one root, one class per decision that a caller can take.
+
+::
+
+    AuditError
+    ├── ConfigurationError       the declaration is wrong: mend the model or the call
+    │   └── UnsupportedPolicy    a column policy that this release does not have
+    ├── ActorRequired            say who: sa_audit.context(actor=...)
+    ├── ReasonRequired           say why: sa_audit.context(reason=...)
+    ├── UnauditedWrite           a change that can't be recorded: write it another way
+    ├── CaptureMissing           the database lacks the trail's tables, guards or triggers: migrate
+    ├── TrailNotEmpty            the history holds rows, so it is not dropped
+    ├── NotAudited               there is no history of this: ask about something else
+    ├── InvalidMoment            a moment that can't be travelled to: give another one
+    ├── ReadOnlyPast             the past can't be written: use restore() or revert()
+    ├── Conflict                 later changes stand in the way of a revert
+    ├── ErasedValue              the value's key was destroyed
+    └── IntegrityFinding         the record does not fit its proof
+
+A message says what happened, to which value, and what to do.  Imports nothing.
+"""
+
+from __future__ import annotations
+
+
+class AuditError(Exception):
+    """The root of all errors that the library raises."""
+
+
+class ConfigurationError(AuditError):
+    """A declaration, option or argument that can't be used as it is."""
+
+
+class UnsupportedPolicy(ConfigurationError):
+    """A column policy that this release does not have yet."""
+
+
+class ActorRequired(AuditError):
+    """A change without an actor, where the configuration asks for one."""
+
+
+class ReasonRequired(AuditError):
+    """A change without a reason, where the configuration asks for one."""
+
+
+class UnauditedWrite(AuditError):
+    """A write that could not be recorded, and therefore was refused or rolled back."""
+
+
+class CaptureMissing(AuditError):
+    """The database has no trail, or not the one that the models ask for."""
+
+
+class TrailNotEmpty(AuditError):
+    """History with recorded rows would have been dropped."""
+
+
+class NotAudited(AuditError):
+    """Something was asked about that has no history."""
+
+
+class InvalidMoment(AuditError):
+    """A moment that can't be travelled to: naive, unreadable, or before the records begin."""
+
+
+class ReadOnlyPast(AuditError):
+    """A past session was asked to write, lock, or run text that could."""
+
+
+class Conflict(AuditError):
+    """Later changes stand in the way of undoing an earlier one."""
+
+
+class ErasedValue(AuditError):
+    """A value whose key has been destroyed."""
+
+
+class IntegrityFinding(AuditError):
+    """A recorded row does not fit its proof."""

@@ -1,0 +1,115 @@
+"""Options of one model, and the configuration of one MetaData.  Imports only errors."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from ..errors import ConfigurationError
+
+Capture = Literal["session", "trigger"]
+Reads = Literal[False, True, "durable", "relaxed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long the history of a model is kept.  Declared here; pruning is not in this release.
+
+    Args:
+        keep: the time after which a row may be pruned.
+        hold: a predicate whose rows are kept regardless.
+    """
+
+    keep: dt.timedelta
+    hold: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """What is recorded of one model; None inherits from the configuration of its MetaData.
+
+    Args:
+        capture: ``"session"`` (SQLAlchemy hooks) or ``"trigger"`` (the database; not in this release).
+        reads: record reads, too (not in this release).
+        attempts: record rolled-back changes, too (not in this release).
+        subject: the column that says whose data a row is (not in this release).
+        retention: how long the history is kept (not in this release).
+        partition: ``"month"`` for partitioned history (not in this release).
+        fk_indexes: index the columns of every foreign key in the history, so that a lazy load in the past is fast.
+        history_table: the name of the history table, by default the table's own with ``_history`` behind it.
+        renamed_from: the table's name before it was renamed (used by migrations).
+
+    Raises:
+        ConfigurationError: for a value that is not one of these, or that this release can't honour.
+    """
+
+    capture: Capture | None = None
+    reads: Reads = False
+    attempts: bool = False
+    subject: str | None = None
+    retention: Retention | None = None
+    partition: Literal["month"] | None = None
+    fk_indexes: bool = True
+    history_table: str | None = None
+    renamed_from: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_capture(self.capture, "AuditOptions")
+        if self.reads not in (False, True, "durable", "relaxed"):
+            raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
+        for name in ("reads", "attempts", "subject", "retention", "partition"):
+            if getattr(self, name):
+                raise ConfigurationError(
+                    f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
+                )
+        if self.history_table is not None and not self.history_table:
+            raise ConfigurationError("AuditOptions(history_table=''): give a name, or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """The database roles that a migration grants to.  Not in this release of the migrations."""
+
+    owner: str = "sa_audit_owner"
+    writer: str = "sa_audit_writer"
+    reader: str = "sa_audit_reader"
+    sealer: str = "sa_audit_sealer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """The settings of one MetaData's trail; see :func:`sa_audit.configure` for their meaning."""
+
+    schema: str | None = None
+    capture: Capture = "session"
+    require_actor: bool = False
+    require_reason: bool = False
+    text_dml: Literal["refuse", "allow"] = "refuse"
+    roles: Roles | None = None
+    keys: Any = None
+    record_engine: Any = None
+    testing: bool = False
+
+    def __post_init__(self) -> None:
+        _check_capture(self.capture, "configure")
+        if self.text_dml not in ("refuse", "allow"):
+            raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
+        for name in ("roles", "keys", "record_engine"):
+            if getattr(self, name) is not None:
+                raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")
+
+
+def _check_capture(capture: object, where: str) -> None:
+    if capture == "trigger":
+        raise ConfigurationError(
+            f"{where}(capture='trigger') is not in this release of sa_audit: use capture='session', "
+            "and reconcile() to find what bypassed it"
+        )
+    if capture not in (None, "session"):
+        raise ConfigurationError(f"{where}(capture={capture!r}): give 'session'")
+
+
+def option_names() -> frozenset[str]:
+    """Give the names of the fields of :class:`AuditOptions`."""
+    return frozenset(field.name for field in fields(AuditOptions))

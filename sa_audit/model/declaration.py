@@ -1,0 +1,186 @@
+"""How a model is declared audited: the mixin, ``track`` and ``configure``, and the listeners that follow the models.
+
+The listeners stand on the classes ``Table``, ``Column`` and ``Mapper``, since no model may be forgotten; they act
+only on tables that carry the library's mark.  Imports only the model's own parts, errors and SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+from sqlalchemy.orm import Mapper
+
+from ..errors import ConfigurationError
+from .configuration import AuditOptions, Capture, Configuration, Roles
+from .history import AuditedTable, Trail, audited_of, ensure_trail, trail_of
+
+
+class Audited:
+    """The mixin that makes a model audited: every change of its rows is recorded.
+
+    Options stand in ``__audit__``::
+
+        class Account(Audited, Base):
+            __tablename__ = "account"
+            __audit__ = AuditOptions(history_table="account_past")
+    """
+
+    __audit__: AuditOptions | None = None
+
+
+def track(mapped_class_or_table: Any, options: AuditOptions | None = None) -> None:
+    """Audit a class that can't take the mixin, or a plain table.
+
+    Args:
+        mapped_class_or_table: a mapped class, its mapper, or a :class:`sqlalchemy.Table`.
+        options: as in ``__audit__``.
+
+    Raises:
+        ConfigurationError: if it is neither, has no key, or is audited already with other options.
+    """
+    if isinstance(mapped_class_or_table, sa.Table):
+        ensure_trail(mapped_class_or_table.metadata).track(mapped_class_or_table, options)
+        return
+    mapper = sa.inspect(mapped_class_or_table, raiseerr=False)
+    if not isinstance(mapper, Mapper):
+        raise ConfigurationError(
+            f"track({mapped_class_or_table!r}): give a mapped class or a sqlalchemy.Table; "
+            "a class has to be mapped before it is tracked"
+        )
+    for entry in mapper.iterate_to_root():
+        _track_mapper(entry, options if entry is mapper else None)
+
+
+def configure(
+    base_or_metadata: Any,
+    *,
+    schema: str | None = None,
+    capture: Capture = "session",
+    require_actor: bool = False,
+    require_reason: bool = False,
+    text_dml: Literal["refuse", "allow"] = "refuse",
+    roles: Roles | None = None,
+    keys: Any = None,
+    record_engine: Any = None,
+    testing: bool = False,
+) -> None:
+    """Set how the models of one MetaData are recorded; once, before or after the models.
+
+    Args:
+        base_or_metadata: a declarative base, a registry, or a :class:`sqlalchemy.MetaData`.
+        schema: the schema of all tables of the trail; None: each history stands in its table's schema.
+        capture: ``"session"``.
+        require_actor: refuse any change with no actor in the context.
+        require_reason: refuse any change with no reason in the context.
+        text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on audited tables pass unrecorded.
+        roles: not in this release.
+        keys: not in this release.
+        record_engine: not in this release.
+        testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.
+
+    Raises:
+        ConfigurationError: for a value that is not one of these, or a schema that comes too late.
+    """
+    metadata = _metadata_of(base_or_metadata)
+    ensure_trail(metadata).reconfigure(
+        Configuration(
+            schema=schema,
+            capture=capture,
+            require_actor=require_actor,
+            require_reason=require_reason,
+            text_dml=text_dml,
+            roles=roles,
+            keys=keys,
+            record_engine=record_engine,
+            testing=testing,
+        )
+    )
+
+
+def _metadata_of(given: Any) -> sa.MetaData:
+    metadata = given if isinstance(given, sa.MetaData) else getattr(given, "metadata", None)
+    if not isinstance(metadata, sa.MetaData):
+        raise ConfigurationError(f"configure({given!r}): give a declarative base or a sqlalchemy.MetaData")
+    return metadata
+
+
+def _track_mapper(mapper: Mapper[Any], options: AuditOptions | None) -> None:
+    table = mapper.local_table
+    if not isinstance(table, sa.Table):
+        raise ConfigurationError(
+            f"{mapper.class_.__name__} is mapped to {type(table).__name__.lower()}, not to a table, so its rows "
+            "can't be recorded: audit the classes of the tables in it"
+        )
+    if audited_of(table) is None or not mapper.single:
+        ensure_trail(table.metadata).track(table, options)
+    track_secondaries(mapper)
+
+
+def track_secondaries(mapper: Mapper[Any]) -> None:
+    """Audit the association tables of an audited mapper's relationships, as far as they are known."""
+    for prop in mapper._props.values():
+        if isinstance(prop, orm.RelationshipProperty):
+            secondary = _secondary_of(prop)
+            if isinstance(secondary, sa.Table) and audited_of(secondary) is None:
+                ensure_trail(secondary.metadata).track(secondary)
+
+
+def _secondary_of(prop: orm.RelationshipProperty[Any]) -> Any:
+    resolved = prop.__dict__.get("secondary")
+    if resolved is not None:
+        return resolved
+    argument = prop._init_args.secondary
+    return argument.resolved if argument.resolved is not None else argument.argument
+
+
+def complete(metadata: sa.MetaData) -> Trail | None:
+    """Finish the history tables of a MetaData: secondaries named by a string or lambda, late types.
+
+    Called before tables are created, and by whoever needs all of them.
+    """
+    trail = trail_of(metadata)
+    if trail is None:
+        return None
+    orm.configure_mappers()
+    trail.settle()
+    return trail
+
+
+@event.listens_for(Audited, "after_mapper_constructed", propagate=True)
+def _mapped(mapper: Mapper[Any], class_: type[Any]) -> None:
+    _track_mapper(mapper, class_.__dict__.get("__audit__") or _inherited_options(mapper, class_))
+
+
+def _inherited_options(mapper: Mapper[Any], class_: type[Any]) -> AuditOptions | None:
+    """Take options of an unmapped base or mixin; those of a mapped parent belong to its own table."""
+    for base in class_.__mro__[1:]:
+        if "__audit__" in base.__dict__ and base is not Audited:
+            parent = mapper.inherits
+            return None if parent is not None and issubclass(parent.class_, base) else base.__dict__["__audit__"]
+    return None
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _configured(mapper: Mapper[Any], class_: type[Any]) -> None:
+    """Follow relationships that were added, or resolved, after their class was mapped."""
+    if audited_of(mapper.local_table) is not None:
+        track_secondaries(mapper)
+
+
+@event.listens_for(sa.Table, "after_parent_attach")
+def _table_attached(table: sa.Table, metadata: sa.MetaData) -> None:
+    trail = metadata.info.get("sa_audit.trail") if metadata.info else None
+    if trail is not None:
+        trail.settle()
+
+
+@event.listens_for(sa.Column, "after_parent_attach")
+def _column_attached(column: sa.Column[Any], parent: Any) -> None:
+    if not isinstance(parent, sa.Table):
+        return
+    audited = audited_of(parent)
+    if isinstance(audited, AuditedTable):
+        audited.add(column)
+        audited.trail.settle()

@@ -1,0 +1,90 @@
+"""Column policies: what the history holds of one column.
+
+A policy stands in the column's ``info``: ``mapped_column(info={"sa_audit": Mask()})``.  Markers stand in for
+values that the history does not hold.  Imports only errors.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import ConfigurationError, UnsupportedPolicy
+
+POLICY_KEY: Final = "sa_audit"
+
+
+class Marker(enum.Enum):
+    """A value that the history does not hold, or no longer can show."""
+
+    MASKED = "Masked"
+    EXCLUDED = "Excluded"
+    ERASED = "Erased"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    __str__ = __repr__
+
+
+Masked: Final = Marker.MASKED
+Excluded: Final = Marker.EXCLUDED
+Erased: Final = Marker.ERASED
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The root of the column policies; not used by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclude(Policy):
+    """Keep the column out of the history; a change of it alone records nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask(Policy):
+    """Record that the column changed, never a value of it."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Digest(Policy):
+    """Record a keyed digest of the value.  Not in this release: constructing it raises.
+
+    Raises:
+        UnsupportedPolicy: always.
+    """
+
+    def __init__(self, **_options: Any) -> None:
+        raise UnsupportedPolicy("Digest() is not in this release of sa_audit: use Mask() or Exclude() for this column")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Encrypt(Policy):
+    """Record the value encrypted under its person's key.  Not in this release: constructing it raises.
+
+    Raises:
+        UnsupportedPolicy: always.
+    """
+
+    def __init__(self, **_options: Any) -> None:
+        raise UnsupportedPolicy("Encrypt() is not in this release of sa_audit: use Mask() or Exclude() for this column")
+
+
+def policy_of(info: dict[Any, Any], where: str) -> Policy | None:
+    """Give the policy that a column's ``info`` names, or None.
+
+    Args:
+        info: the column's ``info``.
+        where: the column's name, for the message.
+
+    Raises:
+        ConfigurationError: if what stands there is no policy.
+    """
+    policy = info.get(POLICY_KEY)
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    raise ConfigurationError(
+        f"info[{POLICY_KEY!r}] of column {where} is {policy!r}: give an instance of a policy, such as sa_audit.Mask()"
+    )

@@ -1,0 +1,23 @@
+"""ASK: history of a row, blame, differences, the trail, time travel, restoring.
+
+Imports model, ddl, privacy and capture only.
+"""
+
+from .change import Change, Discrepancy, Operation, Page, TransactionInfo, TransactionRecord
+from .history import blame, diff, history
+from .historyclass import history_class
+from .reconcile import reconcile
+
+__all__ = [
+    "Change",
+    "Discrepancy",
+    "Operation",
+    "Page",
+    "TransactionInfo",
+    "TransactionRecord",
+    "blame",
+    "diff",
+    "history",
+    "history_class",
+    "reconcile",
+]

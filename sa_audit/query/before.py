@@ -1,0 +1,305 @@
+"""How recorded values come back from each database: rows as they are, before-values from ``audit_before``.
+
+One :class:`Reader` for each database; nothing else in this package asks which database it is.  Before-values are
+decoded in SQL on PostgreSQL, where every text can be cast to its column's type, and in Python elsewhere: to what the
+driver would have given, and then through the column type's own result processor.
+Imports model, errors and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.types import TypeEngine
+
+from ..errors import IntegrityFinding, NotAudited
+from ..model import AuditedTable, Masked, RecordedColumn
+
+Decoder = Callable[[Any], Any]
+_CLOCK = re.compile(r"(-?)(\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
+
+
+class Reader(ABC):
+    """One database's way to read history rows."""
+
+    one_sequence: ClassVar[bool] = True
+    missing_table: ClassVar[frozenset[Any]]
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    @abstractmethod
+    def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Give the expression that reads ``audit_before`` as JSON text."""
+
+    def extra_columns(self, audited: AuditedTable) -> list[sa.ColumnElement[Any]]:
+        """Give what has to be selected beside the document to decode it."""
+        return []
+
+    @abstractmethod
+    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+        """Give for each recorded column, by its name, what turns its member of the document into its value."""
+
+    def before(
+        self, audited: AuditedTable, decoders: dict[str, Decoder], text: str | None, extras: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Give the before-values of the columns that changed, by column name.
+
+        Args:
+            audited: the table.
+            decoders: what :meth:`decoders` gave.
+            text: the document as JSON text, or None.
+            extras: the values of :meth:`extra_columns`.
+
+        Raises:
+            IntegrityFinding: if the document is not one that the library writes.
+        """
+        members = members_of(text, audited)
+        return {name: self._member(audited, decoders, name, value) for name, value in members.items()}
+
+    def _member(self, audited: AuditedTable, decoders: dict[str, Decoder], name: str, value: Any) -> Any:
+        if value is None or value is True:
+            return Masked if value else None
+        decoder = decoders.get(name)
+        if decoder is None:
+            return value
+        try:
+            return decoder(value)
+        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            raise IntegrityFinding(
+                f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's type"
+            ) from error
+
+    @abstractmethod
+    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        """Give the bytewise comparison of a recorded and a present value: true where they differ."""
+
+    def same_key(self, left: sa.Column[Any], right: sa.Column[Any], *, nullable: bool) -> sa.ColumnElement[bool]:
+        """Give the comparison of two key columns."""
+        return left.is_not_distinct_from(right) if nullable else left == right
+
+    @abstractmethod
+    def error_code(self, error: BaseException | None) -> Any:
+        """Give what tells a missing table or column from other errors of the driver."""
+
+    def misses_table(self, error: sa.exc.DBAPIError) -> bool:
+        """Tell whether a statement failed because a table or column is not there."""
+        return self.error_code(error.orig) in self.missing_table
+
+    def processor(self, type_: TypeEngine[Any]) -> Decoder:
+        """Give a type's own way from the driver's value to Python's."""
+        process = type_.dialect_impl(self.dialect).result_processor(self.dialect, None)
+        return process if process is not None else _unchanged
+
+
+class PostgreSQLReader(Reader):
+    """PostgreSQL: before-values are cast by the database, so that the driver and the type see what they always see."""
+
+    missing_table = frozenset({"42P01", "42703", "3F000"})
+
+    def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Read the document as text, whatever the driver does with JSON."""
+        return sa.cast(column, sa.Text)
+
+    def extra_columns(self, audited: AuditedTable) -> list[sa.ColumnElement[Any]]:
+        """Give each before-value, cast to its column's type."""
+        return [self._cast(audited, column) for column in audited.recorded]
+
+    def _cast(self, audited: AuditedTable, column: RecordedColumn) -> sa.ColumnElement[Any]:
+        if column.recorded is None:
+            raise NotAudited(f"the values of column {column.source} are not recorded")
+        member = audited.history.c.audit_before.op("->>", return_type=sa.Text())(sa.literal(column.name, sa.Text()))
+        return sa.type_coerce(sa.cast(member, column.recorded.type), column.source.type)
+
+    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+        """Give nothing: the database decodes."""
+        return {}
+
+    def before(
+        self, audited: AuditedTable, decoders: dict[str, Decoder], text: str | None, extras: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Take the values that the database has cast; see :meth:`Reader.before`."""
+        cast = dict(zip((column.name for column in audited.recorded), extras, strict=True))
+        return {
+            name: (Masked if value is True else cast.get(name, value) if value is not None else None)
+            for name, value in members_of(text, audited).items()
+        }
+
+    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        """Compare as text, bytewise: 1.0 and 1.00 differ, and ``json`` has no equality of its own."""
+        left, right = (sa.cast(column, sa.Text).collate("C") for column in (recorded, present))
+        return left.is_distinct_from(right)
+
+    def error_code(self, error: BaseException | None) -> Any:
+        """Give the SQLSTATE."""
+        return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
+class SQLiteReader(Reader):
+    """SQLite: members are stored values: JSON numbers, text, or a blob as an array of one hex string."""
+
+    one_sequence = False
+    missing_table = frozenset({"no such table", "no such column"})
+
+    def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Read the text as it is stored."""
+        return sa.type_coerce(column, sa.Text)
+
+    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+        """Take the stored value through the type."""
+        return {column.name: _after(_stored, self.processor(column.source.type)) for column in audited.recorded}
+
+    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        """Compare values and storage classes, under no collation but BINARY."""
+        left, right = (sa.type_coerce(column, sa.Text) for column in (recorded, present))
+        return sa.or_(left.is_distinct_from(right.collate("BINARY")), sa.func.typeof(left) != sa.func.typeof(right))
+
+    def error_code(self, error: BaseException | None) -> Any:
+        """Give the start of the message, SQLite's only word on it."""
+        return str(error).partition(":")[0]
+
+
+class MariaDBReader(Reader):
+    """MariaDB: members are text, as ``CAST(... AS CHAR)`` gives it; upper-case hex for binary types."""
+
+    missing_table = frozenset({1146, 1054, 1049})
+
+    def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Read the text as it is stored."""
+        return sa.type_coerce(column, sa.Text)
+
+    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+        """Take the text to what the driver would have given, and that through the type."""
+        return {
+            column.name: _after(
+                mariadb_decoder(column.source.type._unwrapped_dialect_impl(self.dialect)),
+                self.processor(column.source.type),
+            )
+            for column in audited.recorded
+        }
+
+    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        """Compare as bytes, and floats as numbers too, since their text is rounded."""
+        if isinstance(present.type._unwrapped_dialect_impl(self.dialect), sa.Float):
+            zero = sa.literal_column("0e0")
+            recorded_double, present_double = recorded + zero, present + zero
+            return _binary(recorded_double).is_distinct_from(_binary(present_double))
+        return _binary(recorded).is_distinct_from(_binary(present))
+
+    def error_code(self, error: BaseException | None) -> Any:
+        """Give the server's error number."""
+        return error.args[0] if error is not None and error.args else None
+
+
+def reader_for(connection: Connection) -> Reader:
+    """Give the reader of a connection's database.
+
+    Raises:
+        NotAudited: for a database that the library does not know.
+    """
+    known = {
+        "postgresql": PostgreSQLReader,
+        "sqlite": SQLiteReader,
+        "mysql": MariaDBReader,
+        "mariadb": MariaDBReader,
+    }
+    reader = known.get(connection.dialect.name)
+    if reader is None:
+        raise NotAudited(
+            f"the database {connection.dialect.name!r} holds no trail: ask one on PostgreSQL, MariaDB or SQLite"
+        )
+    return reader(connection.dialect)
+
+
+def members_of(text: str | None, audited: AuditedTable) -> dict[str, Any]:
+    """Read a document of ``audit_before``.
+
+    Args:
+        text: the JSON text, or None for a row without one.
+        audited: the table, for the message.
+
+    Raises:
+        IntegrityFinding: if it is not a JSON object.
+    """
+    if text is None:
+        return {}
+    try:
+        members = json.loads(text)
+    except ValueError as error:
+        raise IntegrityFinding(f"audit_before of {audited.history.fullname} is not JSON: {text[:80]!r}") from error
+    if not isinstance(members, dict):
+        raise IntegrityFinding(f"audit_before of {audited.history.fullname} is not a JSON object: {text[:80]!r}")
+    return members
+
+
+def mariadb_decoder(type_: TypeEngine[Any]) -> Decoder:
+    """Give what turns MariaDB's text of a value into what a driver gives for a column of that type.
+
+    Args:
+        type_: the type that the database sees, behind decorators and variants.
+    """
+    for classes, decoder in _MARIADB:
+        if isinstance(type_, classes):
+            return decoder
+    if isinstance(type_, sa.Float):
+        single = not isinstance(type_, sa.Double) and (type_.precision or 0) <= 24
+        return _single if single else float
+    if isinstance(type_, sa.Numeric):
+        return Decimal
+    return _unchanged
+
+
+def _timedelta(text: str) -> dt.timedelta:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a time: {text!r}")
+    sign, hours, minutes, seconds, fraction = match.groups()
+    value = dt.timedelta(
+        hours=int(hours), minutes=int(minutes), seconds=int(seconds), microseconds=int((fraction or "0").ljust(6, "0"))
+    )
+    return -value if sign else value
+
+
+def _single(text: str) -> float:
+    """Round to six digits, as the server does when it sends a FLOAT."""
+    return float(f"{float(text):.6g}")
+
+
+def _bits(text: str) -> bytes:
+    number = int(text)
+    return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_MARIADB: tuple[tuple[type[Any] | tuple[type[Any], ...], Decoder], ...] = (
+    ((sa.LargeBinary, mysql.BINARY, mysql.VARBINARY), bytes.fromhex),
+    (mysql.BIT, _bits),
+    ((sa.Boolean, sa.Integer, mysql.YEAR), int),
+    (sa.DateTime, dt.datetime.fromisoformat),
+    (sa.Date, dt.date.fromisoformat),
+    (sa.Time, _timedelta),
+)
+
+
+def _stored(value: Any) -> Any:
+    return bytes.fromhex(value[0]) if isinstance(value, list) else value
+
+
+def _after(first: Decoder, second: Decoder) -> Decoder:
+    return lambda value: second(first(value))
+
+
+def _binary(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(column, sa.BINARY)

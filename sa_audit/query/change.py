@@ -1,0 +1,161 @@
+"""What the trail answers with: changes, transactions, pages and discrepancies, as frozen values.
+
+Imports nothing of the library.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Operation = Literal["insert", "update", "delete", "baseline", "truncate"]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "I": "insert",
+    "U": "update",
+    "D": "delete",
+    "B": "baseline",
+    "T": "truncate",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionInfo:
+    """Who and why: one row of ``audit_transaction``.
+
+    Attributes:
+        id: the row's id.
+        recorded_at: the database's clock at the transaction's first audited write; aware, UTC.
+        actor: who the application says it was.
+        on_behalf_of: for whom.
+        reason: why.
+        request_id: in which request.
+        remote_addr: from where.
+        context: what else the application said, as a JSON object.
+        db_user: the database user; None where the database has none.
+        first_id: the first row of the same database transaction, if this is a further one (the context had changed).
+    """
+
+    id: int
+    recorded_at: dt.datetime
+    actor: str | None
+    on_behalf_of: str | None
+    reason: str | None
+    request_id: str | None
+    remote_addr: str | None
+    context: Mapping[str, Any] | None
+    db_user: str | None
+    first_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of one entity: a flush's, or a statement's.
+
+    ``diff`` and ``state`` are keyed by mapped attribute names (column names for plain tables) and hold Python values
+    of the columns' own types.  A composite shows as the attributes of its columns.  A masked value shows as
+    ``Masked``; an excluded column does not show.
+
+    Attributes:
+        entity: the name of the class (of the subclass, where the row tells), or of the table.
+        table: the full name of the table; of joined inheritance, the one nearest the root that was changed.
+        identity: the key's values, in the order of the table's key; empty for a truncate.
+        operation: ``"insert" "update" "delete" "baseline" "truncate"``.
+        diff: ``{attribute: (before, after)}``; of an insert ``(None, after)``, of a delete ``(before, None)``.
+        state: the row after the change; of a delete, the row before.
+        recorded_at: the database's clock at the transaction's first audited write; aware, UTC.
+        transaction: who and why.
+        audit_id: the history row's id: the order of changes to one row.
+    """
+
+    entity: str
+    table: str
+    identity: tuple[Any, ...]
+    operation: Operation
+    diff: Mapping[str, tuple[Any, Any]]
+    state: Mapping[str, Any]
+    recorded_at: dt.datetime
+    transaction: TransactionInfo
+    audit_id: int
+
+    @property
+    def actor(self) -> str | None:
+        """Who the application says it was."""
+        return self.transaction.actor
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as the application says."""
+        return self.transaction.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionRecord:
+    """Everything that one database transaction did to audited tables.
+
+    Attributes:
+        infos: its rows of ``audit_transaction``, the first one first; several if the context changed midway.
+        changes: its changes, in their order.
+    """
+
+    infos: tuple[TransactionInfo, ...]
+    changes: tuple[Change, ...]
+
+    @property
+    def id(self) -> int:
+        """The id of its first row of ``audit_transaction``."""
+        return self.infos[0].id
+
+    @property
+    def recorded_at(self) -> dt.datetime:
+        """When it first wrote; aware, UTC."""
+        return self.infos[0].recorded_at
+
+    @property
+    def actor(self) -> str | None:
+        """Who began it, as the application says."""
+        return self.infos[0].actor
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as the application said first."""
+        return self.infos[0].reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of the trail.
+
+    Attributes:
+        entries: the entries, oldest first.
+        next: the cursor for ``after=`` of the next page; None if there is nothing more to show now.
+        end: the cursor behind the last entry, to ask again later; None if the trail has shown nothing yet.
+        withheld: whether entries were held back, because a writer that began before them is still open.
+    """
+
+    entries: list[Change] = field(default_factory=list)
+    next: str | None = None
+    end: str | None = None
+    withheld: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discrepancy:
+    """A row whose present state is not the last recorded one: something changed it unrecorded.
+
+    Attributes:
+        entity: the name of the class, or of the table.
+        table: the full name of the table.
+        identity: the key's values, in the order of the table's key.
+        kind: ``"changed"``; ``"unrecorded"``: it is there, but the history does not know it, or ends with a delete;
+            ``"missing"``: it is gone, but the history does not say so.
+        diff: ``{attribute: (recorded, present)}`` of what differs; everything, if the row is known to one side only.
+    """
+
+    entity: str
+    table: str
+    identity: tuple[Any, ...]
+    kind: Literal["changed", "unrecorded", "missing"]
+    diff: Mapping[str, tuple[Any, Any]]

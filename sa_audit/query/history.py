@@ -1,0 +1,175 @@
+"""What happened to one row: its history, who gave each column its value, and what differs between two moments.
+
+Imports model, errors and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from ..errors import NotAudited
+from .at import visibility
+from .change import Change
+from .entity import Identity, Subject, resolve
+from .fold import fold, same
+from .rows import Source, rows_of, source_of
+from .window import parse_bound
+
+
+def history(
+    session: Session,
+    entity: Any,
+    key: Any = None,
+    *,
+    since: Any = None,
+    until: Any = None,
+    attribute: str | None = None,
+) -> list[Change]:
+    """Give the changes of one row, oldest first.
+
+    What the session has not flushed yet is not recorded, and not shown; what it flushed and has not committed is.
+
+    Args:
+        session: where to ask.
+        entity: an object (loaded, detached or deleted), or a class, mapper or table.
+        key: the row's key, unless an object is given: a scalar, a tuple in the order of the key, or a dict by name.
+        since: leave out changes recorded before; an aware datetime, an ISO string with offset, or a date in UTC.
+        until: leave out changes recorded after; a date includes all of its day.
+        attribute: leave out changes that did not touch this attribute; a composite stands for its columns.
+
+    Returns:
+        One change per flush and entity (joined inheritance: of all its tables together); empty for a key that was
+        never recorded.  Every truncate of the table is among them.
+
+    Raises:
+        NotAudited: if nothing of the kind is recorded, or the key has not its shape.
+        InvalidMoment: for a bound that is naive or can't be read.
+        CaptureMissing: if the database has no trail.
+
+    Example::
+
+        for change in history(session, Account, 42):
+            print(change.recorded_at, change.actor, change.operation, dict(change.diff))
+    """
+    subject, identity = resolve(entity, key)
+    start, end = parse_bound(since, "since", end=False), parse_bound(until, "until", end=True)
+    wanted = subject.attribute_columns(attribute) if attribute is not None else None
+    return [
+        change
+        for change in _changes(source_of(session, subject.bind_arguments), subject, identity)
+        if (start is None or change.recorded_at >= start)
+        and (end is None or change.recorded_at <= end)
+        and (wanted is None or change.operation == "truncate" or not wanted.isdisjoint(change.diff))
+    ]
+
+
+def blame(session: Session, entity: Any, key: Any = None) -> dict[str, Change]:
+    """Give the change that gave each attribute of a row its present value.
+
+    Args:
+        session: where to ask.
+        entity: an object, or a class, mapper or table.
+        key: the row's key, unless an object is given.
+
+    Returns:
+        The changes by attribute; of a deleted row, the delete for each; empty for a key that was never recorded.
+
+    Raises:
+        NotAudited: if nothing of the kind is recorded, or the key has not its shape.
+        CaptureMissing: if the database has no trail.
+    """
+    return blame_of(history(session, entity, key))
+
+
+def blame_of(changes: list[Change]) -> dict[str, Change]:
+    """Give the last change of each attribute, of one row's changes in their order."""
+    blamed: dict[str, Change] = {}
+    for change in changes:
+        if change.operation == "truncate":
+            blamed = dict.fromkeys(blamed, change)
+            continue
+        if change.operation == "insert":
+            blamed = {}
+        blamed |= dict.fromkeys(change.diff, change)
+    return blamed
+
+
+def diff(
+    session: Session, entity: Any, key: Any, earlier: Any, later: Any
+) -> dict[str, tuple[Any, Any]]:
+    """Give what differs in a row between two moments.
+
+    Args:
+        session: where to ask.
+        entity: a class, mapper or table; or an object, with ``key`` None.
+        key: the row's key.
+        earlier: a moment, as :func:`sa_audit.as_of` takes it.
+        later: another one.
+
+    Returns:
+        ``{attribute: (then, now)}`` of the attributes that differ; None where there was no row.  A masked
+        attribute that was changed in between shows as ``(Masked, Masked)``.
+
+    Raises:
+        NotAudited: if the row was never recorded.
+        InvalidMoment: for a moment that is naive, can't be read, or lies before the records of the table begin.
+        CaptureMissing: if the database has no trail.
+    """
+    subject, identity = resolve(entity, key)
+    source = source_of(session, subject.bind_arguments)
+    then, now = moments(source, subject, identity, earlier, later)
+    before, after = _state(then), _state(now)
+    blame_then, blame_now = blame_of(then), blame_of(now)
+    differing: dict[str, tuple[Any, Any]] = {}
+    for name in {**before, **after}:
+        pair = before.get(name), after.get(name)
+        touched = before and after and name in blame_now and blame_then.get(name) != blame_now[name]
+        if (name in before) != (name in after) or not same(*pair) or (touched and _masked(subject, name)):
+            differing[name] = pair
+    return differing
+
+
+def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -> list[list[Change]]:
+    """Give a row's changes as far as each of some moments can see them.
+
+    Raises:
+        NotAudited: if the row was never recorded.
+        InvalidMoment: for a moment that can't be asked about.
+    """
+    visible = [visibility(source, subject, when) for when in whens]
+    rows = rows_of(source, subject, [identity], lambda part: [criterion(part.history) for criterion in visible])
+    if all(row.op == "T" for row in rows):
+        raise NotAudited(f"{subject.name} {shown(identity)} was never recorded: there is no history of it")
+    return [
+        fold(subject, identity, sorted((row for row in rows if row.flags[number]), key=source.order))
+        for number in range(len(whens))
+    ]
+
+
+def shown(identity: Identity) -> str:
+    """Give a key for a message."""
+    return repr(identity[0]) if len(identity) == 1 else repr(identity)
+
+
+def _changes(source: Source, subject: Subject, identity: Identity) -> list[Change]:
+    rows = rows_of(source, subject, [identity])
+    if all(row.op == "T" for row in rows):
+        return []
+    return fold(subject, identity, sorted(rows, key=source.order))
+
+
+def _state(changes: list[Change]) -> dict[str, Any]:
+    if not changes or changes[-1].operation in ("delete", "truncate"):
+        return {}
+    return dict(changes[-1].state)
+
+
+def _masked(subject: Subject, name: str) -> bool:
+    return any(
+        column.masked and subject.names(mapper)[column.source] == name
+        for mapper in subject.mappers or (None,)
+        for part in subject.parts
+        for column in part.audited.columns
+    )

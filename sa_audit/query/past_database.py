@@ -1,0 +1,321 @@
+"""What each database needs for a look at the past: the snapshot it reads in, its clock, and whether a moment is settled.
+
+A wall-clock moment is settled when no transaction is open any more that could still commit rows recorded up to it.
+One class for each database; what a database can't tell is None, never a guess.  Imports only errors and the moment.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from typing import Any, ClassVar, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
+
+from ..errors import ConfigurationError, InvalidMoment
+from .moment import Moment, Snapshot, WallClock
+
+_MARIADB_LAG: Final = dt.timedelta(seconds=1)
+"""InnoDB may show the list of its transactions as it was a tenth of a second ago; this is on the safe side of it."""
+
+
+class PastDatabase:
+    """What is common to all; a subclass for each database says the rest."""
+
+    cte_prefixes: tuple[str, ...] = ()
+    engine_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    @property
+    def state_key(self) -> tuple[Any, ...]:
+        """What the text of a state query depends on, beside the table and the kind of moment."""
+        return (type(self), self.cte_prefixes)
+
+    def as_live(self, recorded: sa.Column[Any], source: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        """Give a recorded column as the database's own type of the live one, where operators need it."""
+        return recorded
+
+    def null_of(self, type_: TypeEngine[Any]) -> str:
+        """Give SQL for a NULL that stands for a column of that type."""
+        return "NULL"
+
+    def accept(self, moment: Moment) -> None:
+        """Refuse a kind of moment that the database does not have.
+
+        Raises:
+            InvalidMoment: for a snapshot, except on PostgreSQL.
+        """
+        if isinstance(moment, Snapshot):
+            raise InvalidMoment(
+                f"{moment.text!r} is a snapshot of PostgreSQL, and this is {self.dialect.name}: "
+                "give an aware datetime or an ISO 8601 text with an offset"
+            )
+
+    def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
+        """Look for open writers before the snapshot is taken, where the database can tell only then."""
+        return None
+
+    def begin(self, connection: Connection) -> None:
+        """Begin the transaction that reads; called where SQLAlchemy begins one."""
+
+    def now(self, connection: Connection) -> dt.datetime:
+        """Give the time of the clock that the history is recorded by; aware, UTC."""
+        raise NotImplementedError
+
+    def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
+        """Tell whether no open transaction can still add to the state at a moment that lies in the past.
+
+        Args:
+            connection: within the transaction that reads.
+            moment: the moment.
+            before: what :meth:`before_begin` gave.
+
+        Returns:
+            True or False, or None where the database does not tell.
+        """
+        return before
+
+    def check_future(self, connection: Connection, moment: Moment) -> None:
+        """Refuse a moment that has not come yet.
+
+        Raises:
+            InvalidMoment: if it lies in the future of the database's clock.
+        """
+        now = self.now(connection)
+        if isinstance(moment, WallClock) and moment.at > now:
+            raise InvalidMoment(
+                f"{moment} lies in the future (the database's clock says {now.isoformat()}), and what will be recorded "
+                "until then is not known: give a moment that has passed"
+            )
+
+    def is_tracked(self, connection: Connection, columns: sa.Table, names: list[str], moment: Moment) -> set[str]:
+        """Give those of the tables that were tracked at the moment, by the trail's own account of columns."""
+        statement = sa.select(columns.c.table_name).where(columns.c.table_name.in_(names)).distinct()
+        return set(connection.scalars(statement.where(self._tracked(columns, moment))))
+
+    def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
+        if isinstance(moment, WallClock):
+            return columns.c.recorded_at <= moment.at
+        raise NotImplementedError
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Tell whether an error means that a table does not exist."""
+        raise NotImplementedError
+
+
+class PastPostgreSQL(PastDatabase):
+    """PostgreSQL: snapshots are exact moments, and each knows the transactions that were open."""
+
+    engine_options: ClassVar[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect)
+        self.cte_prefixes = ("NOT MATERIALIZED",) if (getattr(dialect, "server_version_info", None) or (0,)) >= (12,) else ()
+
+    def as_live(self, recorded: sa.Column[Any], source: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        """Cast to enumerated types, which have operators and an order of their own."""
+        return sa.cast(recorded, source.type) if _is_enumerated(source.type, self.dialect) else recorded
+
+    def null_of(self, type_: TypeEngine[Any]) -> str:
+        """Give a NULL of the type, which a UNION or a subquery needs to fit together."""
+        if isinstance(type_, sa.types.NullType):
+            return "NULL"
+        return f"CAST(NULL AS {self.dialect.type_compiler_instance.process(type_)})"
+
+    def accept(self, moment: Moment) -> None:
+        """Accept both kinds."""
+
+    def now(self, connection: Connection) -> dt.datetime:
+        """Ask ``clock_timestamp()``."""
+        now: dt.datetime = connection.scalar(sa.select(sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))))
+        return now.astimezone(dt.UTC)
+
+    def check_future(self, connection: Connection, moment: Moment) -> None:
+        """Refuse a snapshot, too, that this server has not reached (most likely one of another server)."""
+        if isinstance(moment, WallClock):
+            super().check_future(connection, moment)
+        elif not connection.scalar(sa.text(_SNAPSHOT_REACHED), {"snapshot": moment.text}):
+            raise InvalidMoment(
+                f"the snapshot {moment.text!r} lies in the future of this server: give one that was taken on it"
+            )
+
+    def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
+        """Look which transactions the reading snapshot found open; one that can't be seen counts as older."""
+        if isinstance(moment, Snapshot):
+            return True
+        return bool(connection.scalar(sa.text(_SETTLED).bindparams(sa.bindparam("moment", type_=_AWARE)), {"moment": moment.at}))
+
+    def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
+        if isinstance(moment, Snapshot):
+            return sa.text(_ROW_IN_SNAPSHOT).bindparams(snapshot=moment.text)  # type: ignore[return-value]
+        return super()._tracked(columns, moment)
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Read the SQLSTATE: undefined table or schema."""
+        return (getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)) in ("42P01", "3F000")
+
+
+class PastMariaDB(PastDatabase):
+    """MariaDB: a consistent snapshot, and InnoDB's list of transactions if the role may read it."""
+
+    def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
+        """Read InnoDB's list of transactions; None where the role has no PROCESS privilege."""
+        if not isinstance(moment, WallClock):
+            return None
+        try:
+            row = connection.execute(sa.text(_INNODB_WRITERS)).one()
+        except DBAPIError as error:
+            if connection.invalidated or not _is_privilege_error(error):
+                raise
+            return None
+        return not row.writers and moment.at <= row.now.replace(tzinfo=dt.UTC) - _MARIADB_LAG
+
+    def begin(self, connection: Connection) -> None:
+        """Start one read-only transaction whose snapshot is taken now."""
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+
+    def now(self, connection: Connection) -> dt.datetime:
+        """Ask ``UTC_TIMESTAMP(6)``."""
+        now: dt.datetime = connection.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))
+        return now.replace(tzinfo=dt.UTC)
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Read the error number: unknown table or database."""
+        return _number(error) in (1146, 1049)
+
+
+class PastSQLite(PastDatabase):
+    """SQLite: one writer at a time, and the process clock."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect)
+        version = getattr(dialect, "server_version_info", None) or sqlite3.sqlite_version_info
+        self.cte_prefixes = ("NOT MATERIALIZED",) if version >= (3, 35) else ()
+
+    def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
+        """Try for the write lock, without waiting, to see whether a writer is open."""
+        if _in_transaction(connection):
+            raise ConfigurationError(
+                "as_of() got from the engine's pool a connection that is in the middle of a transaction (a pool that "
+                "shares one connection, as for ':memory:'): give the session instead of the engine"
+            )
+        return _write_lock_is_free(connection)
+
+    def begin(self, connection: Connection) -> None:
+        """Begin explicitly: sqlite3 by itself begins no transaction for a SELECT."""
+        if not _in_transaction(connection):
+            connection.exec_driver_sql("BEGIN")
+
+    def now(self, connection: Connection) -> dt.datetime:
+        """Read the process clock, which SQLite uses as well."""
+        return dt.datetime.now(dt.UTC)
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Read the message, the only thing that SQLite gives."""
+        return "no such table" in str(error.orig) or "unknown database" in str(error.orig)
+
+
+_DATABASES: Final[dict[str, type[PastDatabase]]] = {
+    "postgresql": PastPostgreSQL,
+    "mysql": PastMariaDB,
+    "mariadb": PastMariaDB,
+    "sqlite": PastSQLite,
+}
+
+
+def past_database(dialect: Dialect) -> PastDatabase:
+    """Give what a dialect needs for a look at the past; after its first connect.
+
+    Raises:
+        ConfigurationError: for MySQL, and for a database that the library does not know.
+    """
+    known = _DATABASES.get(dialect.name)
+    if known is None or (known is PastMariaDB and not getattr(dialect, "is_mariadb", False)):
+        raise ConfigurationError(f"as_of() does not know the database {dialect.name!r}: use PostgreSQL, MariaDB or SQLite")
+    return known(dialect)
+
+
+_AWARE: Final = sa.DateTime(timezone=True)
+
+_SNAPSHOT_REACHED: Final = (
+    "SELECT pg_snapshot_xmax(CAST(:snapshot AS pg_snapshot)) <= pg_snapshot_xmax(pg_current_snapshot())"
+)
+
+# A row's xmin has 32 bits: the 64-bit number is the newest one that ends so and is not in the future.
+_ROW_IN_SNAPSHOT: Final = """pg_visible_in_snapshot(CAST(CAST(
+  CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+  - ((CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+      - CAST(CAST(xmin AS text) AS bigint)) & 4294967295) AS text) AS xid8), CAST(:snapshot AS pg_snapshot))"""
+
+# Open in the reading snapshot, in this database, not this transaction, and not known to have begun after the moment;
+# or at its first write just now, in a statement that began before the moment.
+_SETTLED: Final = """
+SELECT NOT EXISTS (
+  SELECT FROM pg_snapshot_xip(pg_current_snapshot()) AS open(xid)
+  LEFT JOIN pg_stat_activity AS activity
+    ON CAST(CAST(activity.backend_xid AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
+  LEFT JOIN pg_prepared_xacts AS prepared
+    ON CAST(CAST(prepared.transaction AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
+  WHERE open.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
+    AND coalesce(activity.datname, prepared.database, current_database()) = current_database()
+    AND NOT coalesce(activity.xact_start > :moment, false)
+) AND NOT EXISTS (
+  SELECT FROM pg_stat_activity
+  WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND backend_xid IS NULL
+    AND backend_type = 'client backend' AND query_start <= :moment AND :moment > clock_timestamp() - interval '1 minute'
+)"""
+
+_INNODB_WRITERS: Final = (
+    "SELECT UTC_TIMESTAMP(6) AS now, "
+    "(SELECT count(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID() "
+    "AND (trx_rows_modified > 0 OR trx_tables_locked > 0 OR trx_lock_structs > 0)) AS writers"
+)
+
+
+def _is_enumerated(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    database_type = type_._unwrapped_dialect_impl(dialect)
+    if isinstance(database_type, sa.ARRAY):
+        return _is_enumerated(database_type.item_type, dialect)
+    return isinstance(database_type, sa.Enum | postgresql.ENUM) and bool(database_type.native_enum)
+
+
+def _number(error: DBAPIError) -> Any:
+    return error.orig.args[0] if error.orig is not None and error.orig.args else None
+
+
+def _is_privilege_error(error: DBAPIError) -> bool:
+    return _number(error) in (1227, 1142, 1044)
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver = connection.connection.driver_connection
+    return bool(getattr(driver, "in_transaction", False)) and getattr(driver, "autocommit", None) is not False
+
+
+def _write_lock_is_free(connection: Connection) -> bool | None:
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("PRAGMA busy_timeout")
+        row = cursor.fetchone()
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except connection.dialect.loaded_dbapi.OperationalError as error:
+            return False if "locked" in str(error) else None
+        else:
+            cursor.execute("ROLLBACK")
+            return True
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {int(row[0])}")
+    finally:
+        cursor.close()
+
+
+__all__ = ["PastDatabase", "past_database"]

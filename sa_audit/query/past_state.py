@@ -1,0 +1,133 @@
+"""The state of an audited table at a moment, as SQL: the query over its history that stands in the table's place.
+
+A row of the history is the state of its key if it leaves a row (insert, update, baseline) and no later row of the key,
+nor a later truncate, had been recorded at the moment.  The moment is a bound parameter, so that one statement serves
+all moments of its kind.  Touches no connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.sql.selectable import CTE, FromClause
+
+from ..model import AuditedTable, Excluded, Marker, Masked
+from ..model.history import short_name
+from .moment import Moment, Snapshot
+from .past_database import PastDatabase
+
+MOMENT: Final = "sa_audit_moment"
+"""The name of the bound parameter that holds the moment."""
+
+
+class _Snapshot(sa.types.UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        return "pg_snapshot"
+
+
+class _TransactionId(sa.types.UserDefinedType[int]):
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        return "xid8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTable:
+    """What stands for an audited table in a statement about the past.
+
+    Args:
+        audited: the table.
+        state: its rows at the moment, under a reserved name.
+        named: the same under the name by which the statement's columns call it.
+        alias: that name.
+    """
+
+    audited: AuditedTable
+    state: CTE
+    named: FromClause
+    alias: str
+
+
+def past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
+    """Give what stands for an audited table; made once for each kind of moment and database."""
+    key = ("sa_audit.past", kind, database.state_key)
+    known = audited.memo.get(key)
+    if known is None:
+        known = audited.memo.setdefault(key, _past_table(audited, kind, database))
+    return known  # type: ignore[no-any-return]
+
+
+def unrecorded(audited: AuditedTable) -> dict[str, Marker]:
+    """Give the columns whose values the history does not hold, by database name, with the marker for each."""
+    known = audited.memo.get("sa_audit.unrecorded")
+    if known is None:
+        masked = {column.name: Masked for column in audited.columns if column.recorded is None}
+        known = {**masked, **{column.name: Excluded for column in audited.excluded}}
+        audited.memo["sa_audit.unrecorded"] = known
+    return known  # type: ignore[no-any-return]
+
+
+def recorded_at(history: FromClause, moment: Moment) -> sa.ColumnElement[bool]:
+    """Give the condition that a row of the history belongs to the state at the moment or to what led to it."""
+    value = moment.text if isinstance(moment, Snapshot) else moment.at
+    return _recorded(history, type(moment), sa.bindparam(None, value, type_=_parameter_type(history, type(moment))))
+
+
+def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> sa.Select[Any]:
+    """Give the query for the table's rows at the moment that the parameter ``sa_audit_moment`` names.
+
+    It finds the rows of a key through the index (key, audit_id), and never reads all of the history for one of them.
+    """
+    history, later, cut = audited.history, audited.history.alias("sa_audit_later"), audited.history.alias("sa_audit_cut")
+    moment = sa.bindparam(MOMENT, type_=_parameter_type(history, kind), required=True)
+    first = cut.c[audited.key[0].key]
+    truncated = sa.select(sa.func.max(cut.c.audit_id)).where(
+        first.is_(sa.null()), cut.c.audit_op == sa.literal_column("'T'"), _recorded(cut, kind, moment)
+    )
+    superseded = sa.exists(sa.literal_column("1")).where(
+        *(_same(later.c[column.key], history.c[column.key], column) for column in audited.key),
+        later.c.audit_id > history.c.audit_id,
+        _recorded(later, kind, moment),
+    )
+    columns = [
+        database.as_live(column.recorded, column.source).label(column.source.name)
+        for column in audited.columns
+        if column.recorded is not None
+    ]
+    return sa.select(*columns).where(
+        history.c.audit_op.in_([sa.literal_column(f"'{operation}'") for operation in "IUB"]),
+        _recorded(history, kind, moment),
+        sa.not_(superseded.correlate(history)),
+        history.c.audit_id > sa.func.coalesce(truncated.scalar_subquery(), sa.literal_column("0")),
+    )
+
+
+def _past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
+    table = audited.table
+    alias = short_name(table.fullname)
+    state = state_query(audited, kind, database).cte(short_name(f"sa_audit_past.{table.fullname}"))
+    for prefix in database.cte_prefixes:
+        state = state.prefix_with(prefix)
+    return PastTable(audited=audited, state=state, named=state.alias(alias), alias=alias)
+
+
+def _same(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any], source: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    if source.primary_key or not source.nullable:
+        return one == other
+    return sa.or_(one == other, sa.and_(one.is_(sa.null()), other.is_(sa.null())))
+
+
+def _recorded(history: FromClause, kind: type[Moment], moment: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    if kind is Snapshot:
+        transaction = sa.cast(sa.cast(history.c.audit_txid, sa.Text()), _TransactionId())
+        return sa.func.pg_visible_in_snapshot(transaction, sa.cast(moment, _Snapshot()), type_=sa.Boolean())
+    return history.c.audit_at <= moment
+
+
+def _parameter_type(history: FromClause, kind: type[Moment]) -> sa.types.TypeEngine[Any]:
+    return sa.Text() if kind is Snapshot else history.c.audit_at.type

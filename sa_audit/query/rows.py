@@ -1,0 +1,195 @@
+"""History rows as they are read: with who and why, values of the columns' own types, and the decoded before-values.
+
+Imports model, errors and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from ..errors import CaptureMissing, IntegrityFinding, NotAudited
+from ..model import Trail
+from .before import Reader, reader_for
+from .change import TransactionInfo
+from .entity import Identity, Part, Subject
+
+KEYS_PER_STATEMENT = 200
+Condition = sa.ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryRow:
+    """One history row.
+
+    Attributes:
+        part: the table that it belongs to.
+        audit_id: its id.
+        op: the letter of its operation.
+        flush: which flush or statement of the transaction.
+        info: who and why.
+        values: the row as recorded, by source column.
+        before: the before-values, by database column name; empty unless ``op`` is ``U``.
+        flags: the values of the flags that were asked for.
+    """
+
+    part: Part
+    audit_id: int
+    op: str
+    flush: int
+    info: TransactionInfo
+    values: dict[sa.Column[Any], Any]
+    before: dict[str, Any]
+    flags: tuple[Any, ...]
+
+    @property
+    def identity(self) -> Identity:
+        """The key's values; empty for a truncate."""
+        return () if self.op == "T" else tuple(self.values[column] for column in self.part.key)
+
+
+class Source:
+    """A connection to the database that holds a trail, with that database's reader."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.reader: Reader = reader_for(connection)
+
+    def execute(self, statement: sa.Executable, trail: Trail, **options: Any) -> sa.CursorResult[Any]:
+        """Execute a statement on tables of the trail.
+
+        Args:
+            statement: the statement.
+            trail: the trail, for the message.
+            options: execution options.
+
+        Raises:
+            CaptureMissing: if a table or column of the trail is not there.
+        """
+        try:
+            return self.connection.execute(statement, execution_options=options)
+        except sa.exc.DBAPIError as error:
+            if not self.reader.misses_table(error):
+                raise
+            raise CaptureMissing(
+                f"the database lacks a table or column of the trail ({error.orig}): create the tables of the trail "
+                f"beside {trail.transaction.fullname} with metadata.create_all(), or run the migration"
+            ) from error
+
+    def order(self, row: HistoryRow) -> tuple[Any, ...]:
+        """Give what sorts rows of one entity, or of one transaction, in the order of their changes."""
+        if self.reader.one_sequence:
+            return (row.audit_id,)
+        return (row.info.first_id or row.info.id, row.flush, row.part.rank, row.audit_id)
+
+
+def source_of(session: Session, bind_arguments: dict[str, Any]) -> Source:
+    """Give the source that a session reads a subject from.
+
+    Raises:
+        NotAudited: if it is no :class:`sqlalchemy.orm.Session`.
+    """
+    if not isinstance(session, Session):
+        if isinstance(getattr(session, "registry", None), Callable):  # type: ignore[arg-type]
+            return source_of(session.registry(), bind_arguments)
+        raise NotAudited(
+            f"{type(session).__name__} is no sqlalchemy.orm.Session: give one; "
+            "for an AsyncSession there are the awaitable functions of sa_audit.asyncio"
+        )
+    return Source(session.connection(bind_arguments=bind_arguments))
+
+
+def rows_of(
+    source: Source, subject: Subject, identities: Sequence[Identity], flags: Callable[[Part], list[Any]] | None = None
+) -> list[HistoryRow]:
+    """Read all history rows of some entities, unsorted; a truncate belongs to each of them.
+
+    Args:
+        source: where to read.
+        subject: whose they are.
+        identities: their keys.
+        flags: gives further expressions to select for a part, whose values come in :attr:`HistoryRow.flags`.
+    """
+    rows: list[HistoryRow] = []
+    for part in subject.parts:
+        for start in range(0, len(identities), KEYS_PER_STATEMENT):
+            chunk = identities[start : start + KEYS_PER_STATEMENT]
+            rows += read(source, part, key_condition(part, chunk), flags(part) if flags else [])
+    return rows
+
+
+def key_condition(part: Part, identities: Sequence[Identity]) -> Condition:
+    """Give the condition for the history rows of these keys, and for truncates, which have no key."""
+    key = part.history_key
+    truncated = sa.and_(key[0].is_(None), part.history.c.audit_op == "T")
+    return sa.or_(*(sa.and_(*map(_equal, key, identity)) for identity in identities), truncated)
+
+
+def _equal(column: sa.Column[Any], value: Any) -> Condition:
+    return column.is_(None) if value is None else column == value
+
+
+def read(
+    source: Source, part: Part, condition: Condition, flags: Sequence[sa.ColumnElement[Any]] = ()
+) -> Iterator[HistoryRow]:
+    """Read the history rows of one table that meet a condition, in the order of their ids."""
+    audited, history, entry = part.audited, part.history, part.audited.trail.transaction
+    info = [entry.c[name] for name in INFO]
+    values = [sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded]
+    extras = source.reader.extra_columns(audited)
+    fixed = [history.c[name] for name in ("audit_id", "audit_tx", "audit_op", "audit_flush")]
+    statement = (
+        sa.select(*fixed, source.reader.document(history.c.audit_before), *info, *values, *extras, *flags)
+        .select_from(history.outerjoin(entry, entry.c.id == history.c.audit_tx))
+        .where(condition)
+        .order_by(history.c.audit_id)
+    )
+    decoders = source.reader.decoders(audited)
+    ends = [5 + len(INFO), 5 + len(INFO) + len(values), 5 + len(INFO) + len(values) + len(extras)]
+    for row in source.execute(statement, audited.trail):
+        audit_id, tx, op, flush, document = row[:5]
+        recorded = zip((column.source for column in audited.recorded), row[ends[0] : ends[1]], strict=True)
+        yield HistoryRow(
+            part=part,
+            audit_id=audit_id,
+            op=op,
+            flush=flush if flush is not None else 0,
+            info=_info(row[5 : ends[0]], part, audit_id, tx),
+            values=dict(recorded),
+            before=source.reader.before(audited, decoders, document, row[ends[1] : ends[2]]),
+            flags=tuple(row[ends[2] :]),
+        )
+
+
+INFO = (
+    "id",
+    "recorded_at",
+    "actor",
+    "on_behalf_of",
+    "reason",
+    "request_id",
+    "remote_addr",
+    "context",
+    "db_user",
+    "first_id",
+)
+
+
+def info_of(values: Sequence[Any]) -> TransactionInfo:
+    """Make a :class:`TransactionInfo` of the columns :data:`INFO`, in that order."""
+    return TransactionInfo(**dict(zip(INFO, values, strict=True)))
+
+
+def _info(values: Sequence[Any], part: Part, audit_id: int, tx: int) -> TransactionInfo:
+    if values[0] is None:
+        raise IntegrityFinding(
+            f"row {audit_id} of {part.history.fullname} names transaction {tx}, which is not in "
+            f"{part.audited.trail.transaction.fullname}: somebody removed it"
+        )
+    return info_of(values)
+
