@@ -4,7 +4,8 @@ Usage::
 
     python benchmarks/capture.py URL [--peers] [--rows 5000] [--singles 500] [--repeat 4]
 
-Prints Markdown.  Each figure is the best of `--repeat` rounds, in which all sides take turns phase by phase.
+Prints Markdown: ratios of the fastest of `--repeat` rounds, in which all sides take turns phase by phase, and of the
+median commit of all rounds, which says more on a machine that does other things as well.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
 import sqlalchemy as sa
 
@@ -32,14 +34,21 @@ PEERS = {
 }
 """By side: the name, and what to install."""
 
+NAMES = {"sa_audit": "sa_audit"} | {side: name for side, (name, _) in PEERS.items()}
+
+COLUMNS = ["insert", "update", "delete", "one_row"]
+"""The phases in the order of the tables."""
+
+Statistic = Callable[[Sequence[Sequence[float]]], float]
+
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "sa_audit_benchmarks"
 
-Seconds = dict[str, dict[str, float]]
-"""The best time of each phase, by worker and phase."""
+Rounds = dict[str, dict[str, list[list[float]]]]
+"""By worker and phase: of each round the seconds of each commit."""
 
 
-def measure(running: Mapping[str, Worker], failed: dict[str, str], rows: int, singles: int, repeat: int) -> Seconds:
-    """Let all workers take turns, and return the best times of those that got through with every change recorded.
+def measure(running: Mapping[str, Worker], failed: dict[str, str], rows: int, singles: int, repeat: int) -> Rounds:
+    """Let all workers take turns, and return the times of those that got through with every change recorded.
 
     Args:
         running: the workers by label.
@@ -49,22 +58,30 @@ def measure(running: Mapping[str, Worker], failed: dict[str, str], rows: int, si
         repeat: the number of rounds.
     """
     arguments = {"insert": {"rows": rows}, "one_row": {"rows": singles}}
-    best: Seconds = {label: {} for label in running}
+    rounds: Rounds = {label: {phase: [] for phase in PHASES} for label in running}
     for _ in range(repeat):
         for phase in PHASES:
             for label in [label for label in running if label not in failed]:
                 try:
-                    seconds = running[label].do(phase, **arguments.get(phase, {}))["seconds"]
+                    rounds[label][phase].append(running[label].do(phase, **arguments.get(phase, {}))["laps"])
                 except SideFailed as error:
                     failed[label] = str(error)
-                else:
-                    best[label][phase] = min(best[label].get(phase, seconds), seconds)
     expected = repeat * (3 * rows + min(singles, rows))
     for label in [label for label in running if label not in failed and not label.startswith("plain")]:
         recorded = running[label].do("recorded")["recorded"]
         if recorded != expected:
             failed[label] = f"recorded {recorded} of {expected} changes"
-    return {label: times for label, times in best.items() if label not in failed}
+    return {label: times for label, times in rounds.items() if label not in failed}
+
+
+def best_round(rounds: Sequence[Sequence[float]]) -> float:
+    """Return the seconds of the fastest round."""
+    return min(sum(laps) for laps in rounds)
+
+
+def median_commit(rounds: Sequence[Sequence[float]]) -> float:
+    """Return the median of the seconds of all commits, which a disturbance does not move."""
+    return median(lap for laps in rounds for lap in laps)
 
 
 def peer_sides(directory: Path, failed: dict[str, str]) -> list[tuple[str, str, str]]:
@@ -81,25 +98,34 @@ def peer_sides(directory: Path, failed: dict[str, str]) -> list[tuple[str, str, 
     return sides
 
 
-def report(best: Seconds, failed: Mapping[str, str], running: Mapping[str, Worker], rows: int, singles: int) -> str:
-    """Return the tables and sentences that say what came out."""
-    columns = ["insert", "update", "delete", "one_row"]
-    heading = [PHASES[phase] for phase in columns]
-    names = {"sa_audit": "sa_audit"} | {side: name for side, (name, _) in PEERS.items()}
-    ratios, notes = [], []
-    for side, name in names.items():
-        base = best.get("plain" if side == "sa_audit" else f"plain_{side}")
-        if side in best and base is not None:
-            about = f"{name} {running[side].about['version']}"
-            ratios.append([about, *(ratio(best[side][phase], base[phase]) for phase in columns)])
-        elif side in failed or f"plain_{side}" in failed:
-            notes.append(f"{name}: no figures ({failed.get(side) or failed[f'plain_{side}']})")
-    count = {"one_row": singles}
-    each = [
-        [label, *(f"{1000 * times[phase] / count.get(phase, rows):.3f}" for phase in columns)]
-        for label, times in best.items()
+def ratios(measured: Rounds, versions: Mapping[str, str], statistic: Statistic) -> list[list[str]]:
+    """Return the lines of a table: each side's figures as multiples of plain SQLAlchemy's in its own environment."""
+    lines = []
+    for side, name in NAMES.items():
+        plain = measured.get("plain" if side == "sa_audit" else f"plain_{side}")
+        if side in measured and plain is not None:
+            figures = [ratio(statistic(measured[side][phase]), statistic(plain[phase])) for phase in COLUMNS]
+            lines.append([f"{name} {versions[side]}", *figures])
+    return lines
+
+
+def report(measured: Rounds, failed: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    """Return the tables, and a sentence for each side that has no figures."""
+    heading = [PHASES[phase] for phase in COLUMNS]
+    milliseconds = [
+        [label, *(f"{1000 * median_commit(times[phase]):.2f}" for phase in COLUMNS)]
+        for label, times in measured.items()
     ]
-    tables = markdown(["times the plain work", *heading], ratios), markdown(["milliseconds a row", *heading], each)
+    tables = [
+        markdown(["best round, times plain", *heading], ratios(measured, versions, best_round)),
+        markdown(["median commit, times plain", *heading], ratios(measured, versions, median_commit)),
+        markdown(["median commit, ms", *heading], milliseconds),
+    ]
+    notes = [
+        f"{name}: no figures ({failed.get(side) or failed[f'plain_{side}']})"
+        for side, name in NAMES.items()
+        if side in failed or f"plain_{side}" in failed
+    ]
     return "\n\n".join([*tables, *notes])
 
 
@@ -128,11 +154,12 @@ def main() -> None:
         sides += peer_sides(options.environments, failed)
     with workers(options.url, sides) as (running, unstarted):
         failed |= unstarted
-        best = measure(running, failed, options.rows, options.singles, options.repeat)
+        measured = measure(running, failed, options.rows, options.singles, options.repeat)
+        versions = {label: worker.about["version"] for label, worker in running.items()}
         title = f"{server_version(options.url)}, SQLAlchemy {sa.__version__}, Python {sys.version.split()[0]}"
         driver = sa.make_url(options.url).get_driver_name()
-        print(f"{title}, {driver} {_driver_version(driver)}; {options.rows} rows, best of {options.repeat}\n")
-        print(report(best, failed, running, options.rows, options.singles))
+        print(f"{title}, {driver} {_driver_version(driver)}; {options.rows} rows, {options.repeat} rounds\n")
+        print(report(measured, failed, versions))
     if "sa_audit" in failed or "plain" in failed:
         raise SystemExit(1)
 

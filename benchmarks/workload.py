@@ -17,8 +17,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TextIO
@@ -82,17 +82,8 @@ class Side:
     version: str = sa.__version__
 
 
-@contextmanager
-def timed(result: dict[str, float], name: str) -> Iterator[None]:
-    """Put the seconds that the block takes into the result."""
-    gc.collect()
-    start = time.perf_counter()
-    yield
-    result[name] = time.perf_counter() - start
-
-
 class Workload:
-    """The phases of one side; each method does one and returns its seconds, or what it was asked for."""
+    """The phases of one side; each method does one and returns its figures."""
 
     def __init__(self, side: Side) -> None:
         self.side = side
@@ -103,61 +94,73 @@ class Workload:
             connection.execute(sa.select(1))
         return {"version": self.side.version, "sqlalchemy": sa.__version__}
 
-    def insert(self, *, rows: int) -> dict[str, float]:
+    def insert(self, *, rows: int) -> dict[str, list[float]]:
         """Add the rows, in commits of `BATCH`."""
-        side, result = self.side, dict[str, float]()
-        with timed(result, "seconds"):
-            for start in range(0, rows, BATCH):
-                with side.unit(), side.session() as session:
-                    session.add_all([side.model(**values(number)) for number in range(start, min(start + BATCH, rows))])
-                    session.commit()
-        return result
+        return self._commit_each(_batches(range(rows)), self._insert)
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> dict[str, list[float]]:
         """Load all rows and change one column of each, in commits of `BATCH`."""
-        side, result, keys = self.side, dict[str, float](), self._keys()
-        with timed(result, "seconds"):
-            for start in range(0, len(keys), BATCH):
-                with side.unit(), side.session() as session:
-                    for account in session.scalars(self._batch(keys[start : start + BATCH])):
-                        account.balance += 1
-                    session.commit()
-        return result
+        return self._commit_each(_batches(self._keys()), self._update)
 
-    def delete(self) -> dict[str, float]:
+    def delete(self) -> dict[str, list[float]]:
         """Load all rows and delete them, in commits of `BATCH`."""
-        side, result, keys = self.side, dict[str, float](), self._keys()
-        with timed(result, "seconds"):
-            for start in range(0, len(keys), BATCH):
-                with side.unit(), side.session() as session:
-                    for account in session.scalars(self._batch(keys[start : start + BATCH])):
-                        session.delete(account)
-                    session.commit()
-        return result
+        return self._commit_each(_batches(self._keys()), self._delete)
 
-    def one_row(self, *, rows: int) -> dict[str, float]:
+    def one_row(self, *, rows: int) -> dict[str, list[float]]:
         """Load, change and commit that many rows, each in a session of its own."""
-        side, result, keys = self.side, dict[str, float](), self._keys()[:rows]
-        with timed(result, "seconds"):
-            for key in keys:
-                with side.unit(), side.session() as session:
-                    session.get_one(side.model, key).balance += 1
-                    session.commit()
-        return result
+        return self._commit_each(self._keys()[:rows], self._update_one)
+
+    def _commit_each(self, parts: Sequence[Any], work: Callable[[Session, Any], None]) -> dict[str, list[float]]:
+        """Do the work on each part in a session and transaction of its own.
+
+        Returns:
+            ``laps``: the seconds of each.
+        """
+        laps = []
+        gc.collect()
+        for part in parts:
+            start = time.perf_counter()
+            with self.side.unit(), self.side.session() as session:
+                work(session, part)
+                session.commit()
+            laps.append(time.perf_counter() - start)
+        return {"laps": laps}
+
+    def _insert(self, session: Session, numbers: Sequence[int]) -> None:
+        session.add_all([self.side.model(**values(number)) for number in numbers])
+
+    def _update(self, session: Session, keys: Sequence[int]) -> None:
+        for account in self._load(session, keys):
+            account.balance += 1
+
+    def _delete(self, session: Session, keys: Sequence[int]) -> None:
+        for account in self._load(session, keys):
+            session.delete(account)
+
+    def _update_one(self, session: Session, key: int) -> None:
+        session.get_one(self.side.model, key).balance += 1
+
+    def _load(self, session: Session, keys: Sequence[int]) -> Iterable[Any]:
+        return session.scalars(sa.select(self.side.model).where(self.side.model.id.in_(keys)))
 
     def fill(self, *, rows: int) -> dict[str, int]:
-        """Fill the empty table without recording: through a table of the same name that nobody audits."""
-        source = self.side.model.__table__
-        twin = sa.Table(source.name, sa.MetaData(), *(sa.Column(column.name, column.type) for column in source.columns))
-        others = [column for column in twin.columns if column is not twin.c.id]
-        filled = min(rows, 1000)
-        with self.side.engine.begin() as connection:
-            connection.execute(twin.insert(), [values(number) | {"id": number} for number in range(1, filled + 1)])
-            while filled < rows:
-                again = sa.select(twin.c.id + filled, *others).where(twin.c.id <= rows - filled)
-                connection.execute(twin.insert().from_select(["id", *(column.name for column in others)], again))
-                filled = min(2 * filled, rows)
-        return {"rows": rows}
+        """Fill the empty table through the driver, where nothing is recorded: each statement doubles the rows."""
+        table, engine = self.side.model.__table__, self.side.engine
+        others = [column for column in table.columns if column is not table.c.id]
+        names = ["id", *(column.name for column in others)]
+        statements: list[sa.Insert] = [table.insert().values(id=1, **values(1))]
+        filled = 1
+        while filled < rows:
+            again = sa.select(table.c.id + filled, *others).where(table.c.id <= rows - filled)
+            statements.append(table.insert().from_select(names, again))
+            filled = min(2 * filled, rows)
+        connection = engine.raw_connection()
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(str(statement.compile(engine, compile_kwargs={"literal_binds": True})))
+        connection.commit()
+        connection.close()
+        return {"rows": filled}
 
     def bulk(self) -> dict[str, float]:
         """Change one column of all rows with one statement.
@@ -165,13 +168,12 @@ class Workload:
         Returns:
             ``seconds``, ``rows``, and ``growth``: by how many bytes the process's peak of resident memory rose.
         """
-        side, result = self.side, dict[str, float]()
-        table = side.model.__table__
-        before = _peak_memory()
-        with timed(result, "seconds"), side.unit(), side.engine.begin() as connection:
-            result["rows"] = connection.execute(table.update().values(balance=table.c.balance + 1)).rowcount
-        result["growth"] = _peak_memory() - before
-        return result
+        table = self.side.model.__table__
+        gc.collect()
+        memory, start = _peak_memory(), time.perf_counter()
+        with self.side.unit(), self.side.engine.begin() as connection:
+            rows = connection.execute(table.update().values(balance=table.c.balance + 1)).rowcount
+        return {"seconds": time.perf_counter() - start, "rows": rows, "growth": _peak_memory() - memory}
 
     def recorded(self) -> dict[str, int]:
         """Count the changes that the side recorded."""
@@ -185,8 +187,9 @@ class Workload:
             table = self.side.model.__table__
             return list(connection.scalars(sa.select(table.c.id).order_by(table.c.id)))
 
-    def _batch(self, keys: list[int]) -> sa.Select[tuple[Any]]:
-        return sa.select(self.side.model).where(self.side.model.id.in_(keys))
+
+def _batches(items: Sequence[int]) -> list[Sequence[int]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
 def _peak_memory() -> int:

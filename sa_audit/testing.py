@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from .ddl import backend_for
-from .ddl.events import run, schemas_of, unguarded as _unguarded
+from .ddl.events import run, schemas_of
+from .ddl.events import unguarded as _unguarded
 from .errors import ConfigurationError
 from .model.history import Trail, known_trails
 
@@ -23,10 +24,10 @@ __all__ = ["unguarded"]
 
 @contextmanager
 def unguarded(engine: Engine) -> Iterator[None]:
-    """Lift the guards of the trail while the block runs, so that fixtures can clear it with ``drop_all()``,
-    ``delete()`` or TRUNCATE.
+    """Lift the guards of the trail while the block runs.
 
-    The guards of the tables that are still there come back at the end, also after an error.
+    Fixtures can then clear it with ``drop_all()``, ``delete()`` or TRUNCATE.  The guards of the tables that are
+    still there come back at the end, also after an error.
 
     Args:
         engine: the engine of the test's database.

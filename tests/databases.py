@@ -368,7 +368,9 @@ class MariaDB:
                 except pymysql.Error as error:
                     if error.args[0] not in ignore:
                         raise
-                results.append(tuple(cursor.fetchall()))
+                    results.append(())
+                else:
+                    results.append(tuple(cursor.fetchall()))
         return results
 
     def _connect(self) -> pymysql.Connection[Any]:

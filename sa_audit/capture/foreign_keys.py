@@ -6,7 +6,7 @@ statement's own.  Imports model, ddl and recording.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from ..ddl.backend import INTERNAL, Batch, Image, Key, Target
 from ..errors import UnauditedWrite
-from ..model.history import audited_of
+from ..model.history import AuditedTable, audited_of
 from .recording import Recording, read_images, target_of, write
 
 _REFERRING = "sa_audit.referring"
@@ -25,8 +25,21 @@ _REFERRING = "sa_audit.referring"
 class Reached:
     """Rows of other tables that a statement reaches through foreign keys: images to compare, keys to be gone."""
 
-    images: list[tuple[Target, dict[Key, Image]]] = field(default_factory=list)
+    images: dict[AuditedTable, tuple[Target, dict[Key, Image]]] = field(default_factory=dict)
     gone: list[tuple[Target, list[Key]]] = field(default_factory=list)
+
+    def keep(self, target: Target, images: dict[Key, Image]) -> None:
+        """Keep rows as they were, each once, however many foreign keys lead to it."""
+        known = self.images.setdefault(target.audited, (target, {}))[1]
+        for key, image in images.items():
+            known.setdefault(key, image)
+
+    def leave_out(self, audited: AuditedTable, keys: Iterable[Key]) -> None:
+        """Leave out rows that the statement itself records."""
+        if audited in self.images:
+            known = self.images[audited][1]
+            for key in keys:
+                known.pop(key, None)
 
 
 def referring(table: sa.Table, event: str) -> Iterator[tuple[sa.ForeignKeyConstraint, str]]:
@@ -40,9 +53,32 @@ def referring(table: sa.Table, event: str) -> Iterator[tuple[sa.ForeignKeyConstr
                     found.setdefault(constraint.referred_table, []).append(constraint)
         cache = table.metadata.info[_REFERRING] = (len(table.metadata.tables), found)
     for constraint in cache[1].get(table, ()):
-        action = (constraint.ondelete if event == "delete" else constraint.onupdate) or ""
-        if action.upper() in ("CASCADE", "SET NULL", "SET DEFAULT"):
-            yield constraint, action.upper()
+        words = " ".join(((constraint.ondelete if event == "delete" else constraint.onupdate) or "").upper().split())
+        for action in ("CASCADE", "SET NULL", "SET DEFAULT"):
+            if words.startswith(action):
+                yield constraint, action
+
+
+def refers(table: sa.Table, changed: Collection[str]) -> bool:
+    """Tell whether a foreign key with an ON UPDATE action refers to one of these columns, by database name."""
+    return any(
+        element.column.name in changed
+        for constraint, _action in referring(table, "update")
+        for element in constraint.elements
+    )
+
+
+def closure(table: sa.Table) -> set[sa.Table]:
+    """Give the tables that foreign keys' actions can reach when rows of ``table`` are deleted or moved."""
+    found: set[sa.Table] = set()
+    waiting = [table]
+    while waiting:
+        parent = waiting.pop()
+        for event in ("delete", "update"):
+            children = {constraint.table for constraint, _action in referring(parent, event)}
+            waiting += children - found
+            found |= children
+    return found
 
 
 def reach_delete(
@@ -52,68 +88,101 @@ def reach_delete(
 
     Rows that will go are recorded now; rows that will lose their reference are recorded by :func:`settle`.
     """
-    reached = Reached()
+    search = _Search(connection, recording, options, flush)
     if keys and any(True for _ in referring(table, "delete")) and recording.backend.cascades(connection):
-        _reach(connection, recording, table, list(keys), options, flush, reached, {})
-    return reached
-
-
-def _reach(
-    connection: Connection,
-    recording: Recording,
-    table: sa.Table,
-    keys: list[Key],
-    options: Any,
-    flush: int,
-    reached: Reached,
-    seen: dict[sa.Table, set[Key]],
-) -> None:
-    seen.setdefault(table, set()).update(keys)
-    for constraint, action in referring(table, "delete"):
-        child = constraint.table
-        found = child_keys(connection, constraint, table, keys, options)
-        fresh = [key for key in found if key not in seen.get(child, set())]
-        if not fresh:
-            continue
-        audited = audited_of(child)
-        if action == "CASCADE":
-            if audited is not None:
-                target = target_of(audited, options)
-                write(connection, recording, target, Batch(deleted=fresh), flush)
-                reached.gone.append((target, fresh))
-            _reach(connection, recording, child, fresh, options, flush, reached, seen)
-        elif audited is not None:
-            target = target_of(audited, options)
-            reached.images.append((target, read_images(connection, recording, target, fresh)))
+        search.delete(table, list(keys))
+    return search.reached
 
 
 def reach_update(
-    connection: Connection, recording: Recording, table: sa.Table, keys: Sequence[Key], options: Any
+    connection: Connection,
+    recording: Recording,
+    table: sa.Table,
+    keys: Sequence[Key],
+    options: Any,
+    changed: Collection[str] | None = None,
 ) -> Reached:
-    """Read and lock what changing the referred columns of rows of ``table`` will do to other tables.
+    """Read and lock what changing columns of rows of ``table`` will do to other tables.
+
+    Args:
+        connection: the connection of the statement.
+        recording: its recording.
+        table: the table that is updated.
+        keys: of the rows that are updated.
+        options: the statement's execution options.
+        changed: database names of the columns that are set; None: the key.
 
     Raises:
         UnauditedWrite: if it would change the key of an audited row.
     """
-    reached = Reached()
-    if not keys or not any(True for _ in referring(table, "update")) or not recording.backend.cascades(connection):
-        return reached
-    for constraint, action in referring(table, "update"):
+    search = _Search(connection, recording, options, 0)
+    columns = {column.name for column in _key_of(table)} if changed is None else set(changed)
+    if keys and refers(table, columns) and recording.backend.cascades(connection):
+        search.change(table, list(keys), columns)
+    return search.reached
+
+
+@dataclass(slots=True)
+class _Search:
+    """The way along the foreign keys from the rows of one statement."""
+
+    connection: Connection
+    recording: Recording
+    options: Any
+    flush: int
+    reached: Reached = field(default_factory=Reached)
+    deleted: dict[sa.Table, set[Key]] = field(default_factory=dict)
+    changed: dict[sa.ForeignKeyConstraint, set[Key]] = field(default_factory=dict)
+
+    def delete(self, table: sa.Table, keys: list[Key]) -> None:
+        """Follow the foreign keys to rows that are deleted."""
+        self.deleted.setdefault(table, set()).update(keys)
+        for constraint, action in referring(table, "delete"):
+            child = constraint.table
+            found = child_keys(self.connection, constraint, table, keys, self.options)
+            gone = self.deleted.get(child, set())
+            fresh = [key for key in found if key not in gone]
+            if fresh and action == "CASCADE":
+                self._record_deleted(child, fresh)
+                self.delete(child, fresh)
+            elif fresh:
+                self._set(constraint, action, fresh)
+
+    def change(self, table: sa.Table, keys: list[Key], columns: set[str]) -> None:
+        """Follow the foreign keys to columns that change."""
+        for constraint, action in referring(table, "update"):
+            if not any(element.column.name in columns for element in constraint.elements):
+                continue
+            found = child_keys(self.connection, constraint, table, keys, self.options)
+            if found:
+                self._set(constraint, action, found)
+
+    def _record_deleted(self, table: sa.Table, keys: list[Key]) -> None:
+        audited = audited_of(table)
+        if audited is not None:
+            target = target_of(audited, self.options)
+            write(self.connection, self.recording, target, Batch(deleted=keys), self.flush)
+            self.reached.gone.append((target, keys))
+
+    def _set(self, constraint: sa.ForeignKeyConstraint, action: str, keys: list[Key]) -> None:
+        """Read rows whose foreign key will be changed, and follow what refers to that in turn."""
+        known = self.changed.setdefault(constraint, set())
+        fresh = [key for key in keys if key not in known]
+        if not fresh:
+            return
+        known.update(fresh)
+        columns = {column.name for column in constraint.columns}
         audited = audited_of(constraint.table)
-        if audited is None:
-            continue
-        found = child_keys(connection, constraint, table, list(keys), options)
-        if not found:
-            continue
-        if action == "CASCADE" and {c.name for c in constraint.columns} & {c.name for c in audited.key}:
-            raise UnauditedWrite(
-                f"changing the key of {table.fullname} would change the keys of {len(found)} rows of "
-                f"{audited.table.fullname} by ON UPDATE CASCADE, which can't be recorded: insert rows under the new "
-                "key and delete the old ones"
-            )
-        target = target_of(audited, options)
-        reached.images.append((target, read_images(connection, recording, target, found)))
-    return reached
+        if audited is not None:
+            if columns & {column.name for column in audited.key}:
+                raise UnauditedWrite(
+                    f"the change would set the keys of {len(fresh)} rows of {audited.table.fullname} through their "
+                    f"foreign key ({action}), which can't be recorded: insert rows under the new key and delete the "
+                    "old ones"
+                )
+            target = target_of(audited, self.options)
+            self.reached.keep(target, read_images(self.connection, self.recording, target, fresh))
+        self.change(constraint.table, fresh, columns)
 
 
 def child_keys(
@@ -135,9 +204,7 @@ def child_keys(
             if len(parent_key) == 1
             else sa.tuple_(*parent_key).in_([tuple(key) for key in part])
         )
-        statement = (
-            sa.select(*own).where(sa.exists().where(join, chosen)).order_by(*own).with_for_update(of=child)
-        )
+        statement = sa.select(*own).where(sa.exists().where(join, chosen)).order_by(*own).with_for_update(of=child)
         execution = {INTERNAL: True, "schema_translate_map": options.get("schema_translate_map")}
         found += [tuple(row) for row in connection.execute(statement, execution_options=execution)]
     return found
@@ -153,8 +220,9 @@ def settle(connection: Connection, recording: Recording, reached: Reached, flush
     Raises:
         UnauditedWrite: if the database did not act as the foreign keys of the model say.
     """
-    for target, images in reached.images:
-        write(connection, recording, target, Batch(images=list(images.values())), flush)
+    for target, images in reached.images.values():
+        if images:
+            write(connection, recording, target, Batch(images=list(images.values())), flush)
     for target, keys in reached.gone:
         left = read_images(connection, recording, target, keys)
         if left:

@@ -19,7 +19,7 @@ from ..model.history import AuditedTable
 
 def labelled_keys(audited: AuditedTable, rows: Iterable[dict[str, Any]]) -> list[Key]:
     """Give the keys of a flush's UPDATE: the unit of work binds them under the key columns' labels."""
-    labels = [column._label for column in audited.key]
+    labels = [str(column._label) for column in audited.key]
     return [tuple(row[label] for label in labels) for row in rows]
 
 
@@ -70,7 +70,7 @@ def equality_parameters(table: sa.Table, criteria: Iterable[Any]) -> dict[str, B
         if not isinstance(right, BindParameter) or getattr(left, "table", None) is None:
             return None
         column = table.c.get(getattr(left, "key", None) or "")
-        if column is None or left._deannotate() is not column and left._deannotate().compare(column) is False:
+        if column is None or (left._deannotate() is not column and left._deannotate().compare(column) is False):
             return None
         found[column.key] = right
     return found
@@ -84,6 +84,15 @@ def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:
             yield from _conjuncts(part.clauses)
         else:
             yield part
+
+
+def links_by_key(audited: AuditedTable, element: Any, rows: Sequence[dict[str, Any]]) -> list[Key] | None:
+    """Give the keys of a DELETE whose criteria compare the whole key, and nothing else, with parameters; else None."""
+    parameters = equality_parameters(audited.table, element._where_criteria)
+    if parameters is None or set(parameters) != {column.key for column in audited.key}:
+        return None
+    keys = keys_by_equality(audited, element._where_criteria, rows)
+    return None if keys is None else list(dict.fromkeys(keys))
 
 
 def keys_by_equality(audited: AuditedTable, criteria: Iterable[Any], rows: Sequence[dict[str, Any]]) -> list[Key] | None:

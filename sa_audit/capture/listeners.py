@@ -6,11 +6,14 @@ connection's transaction.  Imports model, ddl, and the rest of capture.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.context import FromStatement
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
@@ -18,9 +21,15 @@ from sqlalchemy.sql.selectable import TextualSelect
 from ..ddl.backend import INTERNAL
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of, known_trails
-from . import inserts, statements, unit_of_work
+from . import foreign_keys, inserts, parents, statements, unit_of_work
+from . import statement as dml
+from .keys import links_by_key
 from .recording import fail_closed, present_recording, recording_on
-from .text import refuse_text
+from .returned import is_returned
+from .same_table import holds_history, refuse_other_name
+from .text import refused_tables, written_tables
+
+_HIDDEN: Final = "_sa_audit_hidden_writes"
 
 event.listen(Session, "before_flush", unit_of_work.before_flush)
 event.listen(Session, "after_flush", unit_of_work.after_flush)
@@ -44,25 +53,70 @@ def _before_execute(
     connection: Connection, element: Any, multiparams: Any, params: Any, options: Any
 ) -> tuple[Any, Any, Any]:
     """Take a DML statement on an audited table in hand; everything else passes as it came."""
-    if not isinstance(element, UpdateBase) or INTERNAL in options:
-        return element, multiparams, params
-    audited = audited_target(element)
-    if audited is None:
+    write = _written(element)
+    if write is None or INTERNAL in options:
         return element, multiparams, params
     rows = list(multiparams) if multiparams else ([params] if params else [])
-    flush = unit_of_work.current_flush() if "compiled_cache" in options else None
+    audited = audited_target(write)
+    if audited is None:
+        refuse_other_name(connection, write.table)
+        return _begin_parent(connection, element, write, rows, options), multiparams, params
+    flush = unit_of_work.current_flush()
+    if flush is not None and "compiled_cache" not in options and not _removes_links(audited, element, rows):
+        flush = None
     with fail_closed(connection):
+        unit_of_work.record_so_far(connection, audited, besides=flush)
         if flush is not None:
             _begin_flush_statement(flush, connection, audited, element, rows, options)
             return element, multiparams, params
-        statement = _begin_statement(connection, audited, element, rows, options)
-    return statement.element, multiparams, params
+        statement = _begin_statement(connection, audited, write, rows, options, fixed=write is not element)
+        return _replace(element, write, statement), multiparams, params
+
+
+def _removes_links(audited: AuditedTable, element: Any, rows: list[Any]) -> bool:
+    """Tell the DELETE by key that a flush executes on an association table, which goes past its own statements."""
+    return (
+        isinstance(element, Delete)
+        and bool(rows)
+        and not (element._returning or element._prefixes or element._independent_ctes)
+        and links_by_key(audited, element, rows) is not None
+    )
+
+
+def _written(element: Any) -> Any:
+    """Give the DML statement in what is executed, or None: itself, or what an ORM entity is selected from."""
+    if isinstance(element, FromStatement):
+        element = element.element
+    return element if isinstance(element, UpdateBase) else None
+
+
+def _replace(element: Any, write: UpdateBase, statement: dml.Statement) -> Any:
+    """Give what is executed in place of a statement, and wait for its end."""
+    executed = statement.element
+    if write is not element:
+        executed = element._generate()
+        executed.element = statement.element
+    statement.recording.pending.append((executed, statement))
+    return executed
+
+
+def _begin_parent(connection: Connection, element: Any, write: Any, rows: list[Any], options: Any) -> Any:
+    """Take a statement in hand that changes audited rows by foreign keys only."""
+    parent = parents.parent_of(write)
+    if parent is None:
+        return element
+    with fail_closed(connection):
+        for audited in map(audited_of, foreign_keys.closure(parent.table)):
+            if audited is not None:
+                unit_of_work.record_so_far(connection, audited)
+        return _replace(element, write, parents.begin(connection, parent, write, rows, options))
 
 
 def _begin_statement(
-    connection: Connection, audited: AuditedTable, element: Any, rows: list[Any], options: Any
-) -> statements.Statement:
-    statement = statements.begin(connection, audited, element, rows, options)
+    connection: Connection, audited: AuditedTable, element: Any, rows: list[Any], options: Any, *, fixed: bool
+) -> dml.Statement:
+    statement = dml.begin(connection, audited, element, rows, options)
+    statement.columns_fixed = fixed
     if isinstance(element, Insert):
         inserts.before_insert(statement)
     elif isinstance(element, Update):
@@ -74,7 +128,6 @@ def _begin_statement(
             f"{type(element).__name__.lower()} on {audited.table.fullname} can't be recorded: "
             "use insert(), update() or delete()"
         )
-    statement.recording.pending.append((statement.element, statement))
     return statement
 
 
@@ -91,11 +144,17 @@ def _begin_flush_statement(
         unit_of_work.before_insert(flush, connection, audited, options)
         recording.pending.append((element, ("insert", flush, audited, 0)))
     elif isinstance(element, Update):
+        unit_of_work.refuse_unknown_key(audited, element)
         unit_of_work.before_update(flush, connection, audited, rows, options)
+        unit_of_work.reach_referring(flush, connection, audited, element, rows, options)
+        recording.pending.append((element, ("update", flush, audited, 0)))
     else:
-        keys = [tuple(row[column.key] for column in audited.key) for row in rows]
+        keys = links_by_key(audited, element, rows) if "compiled_cache" not in options else None
+        versioned = keys is None and any(len(row) > len(audited.key) for row in rows)
+        if keys is None:
+            keys = [tuple(row[column.key] for column in audited.key) for row in rows]
         copied = unit_of_work.before_delete(flush, connection, audited, rows, options, keys)
-        recording.pending.append((element, ("delete", flush, audited, copied)))
+        recording.pending.append((element, ("versioned delete" if versioned else "delete", flush, audited, copied)))
 
 
 @event.listens_for(Engine, "after_execute")
@@ -103,23 +162,36 @@ def _after_execute(
     connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
 ) -> None:
     """Record what the statement that was taken in hand has done."""
-    if not isinstance(element, UpdateBase) or INTERNAL in options:
+    if _written(element) is None or INTERNAL in options:
         return
     recording = present_recording(connection)
-    if recording is None:
-        return
-    job = _take(recording.pending, element)
-    if job is None:
-        return
+    job = _take(recording.pending, element) if recording is not None else None
     with fail_closed(connection):
-        if isinstance(job, statements.Statement):
-            statements.finish(job, result)
+        if job is None:
+            _refuse_replaced(_written(element))
+            return
+        if isinstance(job, dml.Statement):
+            dml.finish(job, result)
             return
         kind, flush, audited, copied = job
         if kind == "insert":
             unit_of_work.after_insert(flush, connection, audited, options, result)
-        else:
+        elif kind == "delete":
             unit_of_work.check_deleted(audited, copied, result.rowcount)
+        unit_of_work.settle(flush, connection, audited)
+    if kind == "versioned delete":
+        unit_of_work.check_version(audited, copied, result.rowcount)
+
+
+def _refuse_replaced(element: UpdateBase) -> None:
+    """Refuse a statement that was not the one to be recorded when it came by before it was executed."""
+    audited = audited_target(element)
+    if audited is not None:
+        raise UnauditedWrite(
+            f"a before_execute listener replaced the {type(element).__name__.lower()} on {audited.table.fullname} "
+            "after it had been read, so what it changed is not known: change statements in before_cursor_execute, or "
+            "listen on the class Engine before sa_audit is imported"
+        )
 
 
 def _take(pending: list[Any], element: Any) -> Any:
@@ -132,32 +204,79 @@ def _take(pending: list[Any], element: Any) -> Any:
     return None
 
 
+@event.listens_for(Engine, "handle_error")
+def _handle_error(context: Any) -> None:
+    """Take back what was recorded before a statement that then failed."""
+    connection = context.connection
+    recording = present_recording(connection) if connection is not None else None
+    if recording is None or not recording.pending or context.is_disconnect:
+        return
+    job = recording.pending[-1][1]
+    if isinstance(job, dml.Statement):
+        recording.pending.pop()
+        dml.undo(job)
+    else:
+        job[1].failed = True
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _do_orm_execute(state: ORMExecuteState) -> Any:
+    """Have an ORM INSERT that returns attributes return the key as well, which the user does not see."""
+    element: Any = state.statement
+    if not isinstance(element, Insert) or not element._returning:
+        return None
+    audited = audited_target(element)
+    missing = [] if audited is None else [column for column in audited.key if not is_returned(element, column)]
+    if not missing:
+        return None
+    result = state.invoke_statement(statement=element.returning(*missing))
+    return result.columns(*range(len(result.keys()) - len(missing)))
+
+
 @event.listens_for(Engine, "before_cursor_execute")
 def _before_cursor_execute(
     connection: Connection, cursor: Any, sql: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
-    """Refuse textual DML on audited tables, and DML that hides in the CTEs of a SELECT."""
+    """Refuse textual DML on audited tables, and DML that hides inside another statement."""
+    if context is not None and INTERNAL in context.execution_options:
+        return
     compiled = context.compiled if context is not None else None
-    if compiled is not None and not isinstance(compiled.statement, TextClause | TextualSelect):
-        ctes = getattr(compiled, "ctes", None)
-        if ctes and not isinstance(compiled.statement, UpdateBase):
-            _refuse_dml_in_ctes(ctes)
-        return
-    if context is not None and (context.isddl or INTERNAL in context.execution_options):
-        return
-    refuse_text(sql, known_trails())
+    if compiled is not None and not isinstance(compiled.statement, TextClause | TextualSelect | sa.DDL):
+        if context.isddl:
+            return
+        hidden, has_text = _hidden_writes(compiled)
+        for element in hidden:
+            _refuse_hidden(element)
+        if not has_text:
+            return
+    for audited in refused_tables(sql, known_trails()):
+        if holds_history(connection, audited):
+            raise UnauditedWrite(
+                f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "
+                f"use insert(), update() or delete(), or configure(text_dml='allow'); it begins {sql.strip()[:60]!r}"
+            )
 
 
-def _refuse_dml_in_ctes(ctes: Any) -> None:
-    for cte in ctes:
-        element = getattr(cte, "element", None)
-        if isinstance(element, UpdateBase):
-            audited = audited_target(element)
-            if audited is not None:
-                raise UnauditedWrite(
-                    f"{type(element).__name__.lower()} on {audited.table.fullname} inside a CTE can't be recorded: "
-                    "execute it as a statement of its own"
-                )
+def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
+    """Give the DML inside a compiled statement, and whether text that may write is in it; kept with the compiled."""
+    known: tuple[list[UpdateBase], bool] | None = compiled.__dict__.get(_HIDDEN)
+    if known is None:
+        element = compiled.statement
+        write = _written(element)
+        hidden = [inner for inner in dml.nested_writes(element) if inner is not write]
+        texts = (inner for inner in visitors.iterate(element) if isinstance(inner, TextClause))
+        known = compiled.__dict__[_HIDDEN] = (hidden, any(written_tables(text.text) for text in texts))
+    return known
+
+
+def _refuse_hidden(element: UpdateBase) -> None:
+    audited = audited_target(element)
+    if audited is not None or parents.parent_of(element) is not None:
+        table = audited.table if audited is not None else element.table
+        raise UnauditedWrite(
+            f"{type(element).__name__.lower()} on {table} inside another statement can't be recorded: "
+            "execute it as a statement of its own"
+        )
 
 
 @event.listens_for(Engine, "savepoint")
@@ -184,5 +303,3 @@ def _release_savepoint(connection: Connection, name: str, context: Any) -> None:
     recording = present_recording(connection)
     if recording is not None:
         recording.released(name)
-
-

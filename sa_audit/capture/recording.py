@@ -86,7 +86,9 @@ def recording_on(connection: Connection) -> Recording:
     if known is not None and root is not None and known.root() is root:
         return known
     backend = backend_for(connection.dialect)
-    if root is None or backend.in_autocommit(connection):
+    if root is None:
+        root = connection.begin()  # the statement would begin it by itself, but only after the hooks
+    if backend.in_autocommit(connection):
         raise UnauditedWrite(
             "an audited table can't be written in AUTOCOMMIT, where a change could be kept without its record: "
             "use a connection or session with a transaction"
@@ -161,7 +163,8 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
 
 
 def _parts(batch: Batch) -> Iterator[Batch]:
-    if max(len(batch.inserted), len(batch.images), len(batch.deleted)) <= CHUNK:
+    size = max(len(batch.inserted), len(batch.images), len(batch.deleted))
+    if 0 < size <= CHUNK:
         yield batch
         return
     for start in range(0, len(batch.deleted), CHUNK):
@@ -230,9 +233,7 @@ def open_savepoints(connection: Connection) -> list[str]:
     return names
 
 
-def read_images(
-    connection: Connection, recording: Recording, target: Target, keys: Sequence[Key]
-) -> dict[Key, Image]:
+def read_images(connection: Connection, recording: Recording, target: Target, keys: Sequence[Key]) -> dict[Key, Image]:
     """Read rows as they stand, locked until the transaction ends, in chunks of the backend's size."""
     audited, backend = target.audited, recording.backend
     statement = audited.memo.get((backend, "images", tuple(target.schemas.items())))
@@ -245,10 +246,9 @@ def read_images(
         for start in range(0, len(keys), backend.chunk):
             value = backend.keys_value(audited, keys[start : start + backend.chunk])
             rows = connection.execute(statement, {"keys": value}, execution_options={INTERNAL: True})
-            for row in rows:
-                values = tuple(row)
-                key = values[:width]
-                images[key] = Image(key, values[-len(audited.columns) :])
+            for row in map(tuple, rows):
+                key = row[:width]
+                images[key] = Image(key, row[width:])
     return images
 
 
@@ -257,16 +257,16 @@ def _images_statement(backend: Backend, target: Target) -> Any:
     audited = target.audited
     names = [f"t.{backend.quote(column.name)} AS k{i}" for i, column in enumerate(audited.key)]
     images = [f"{expression} AS o{i}" for i, expression in enumerate(backend.image_columns(audited, "t"))]
-    settings = backend.settings_column(audited)
-    if settings is not None:
-        names.append(settings)
+    settings = backend.settings_expression(audited)
+    pinned = f" AND (SELECT {settings}) IS NOT NULL" if settings is not None else ""
     order = ", ".join(f"t.{backend.quote(column.name)}" for column in audited.key)
     sql = (
         f"SELECT {', '.join(names + images)} FROM {backend.table_name(audited.table, target.schemas)} AS t "
-        f"WHERE {backend.key_predicate(audited, 't')} ORDER BY {order}{backend.row_lock}"
+        f"WHERE {backend.key_predicate(audited, 't')}{pinned} ORDER BY {order}{backend.row_lock}"
     )
-    types = {f"k{i}": column.type for i, column in enumerate(audited.key)}
-    return sa.text(sql).bindparams(backend.keys_parameter(audited)).columns(**types)
+    columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
+    columns += [sa.column(f"o{i}") for i in range(len(images))]
+    return sa.text(sql).bindparams(backend.keys_parameter(audited)).columns(*columns)
 
 
 @contextmanager
@@ -303,10 +303,17 @@ def _missing_table(connection: Connection, target: Target) -> str | None:
 
 
 def abandon(connection: Connection) -> None:
-    """Roll the root transaction back, so that catching the error can't keep a change without its record."""
+    """Roll the root transaction back, so that catching the error can't keep a change without its record.
+
+    The transaction stays on the connection, inactive: its owner can only roll it back, and without a warning that it
+    is gone already; whoever goes on, or commits, is told.
+    """
     root = connection.get_transaction()
     if root is not None and root.is_active:
-        root.rollback()
+        try:
+            root._connection_rollback_impl()
+        finally:
+            root.is_active = False
 
 
 @contextmanager

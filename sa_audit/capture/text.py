@@ -1,55 +1,119 @@
-"""Textual DML that names an audited table: found by its words, and refused.
+"""Textual DML that names an audited table: found by its words.
 
-Imports model only.
+No SQL is parsed: a text is split into words, names and signs, and the names after each writing verb are taken.
+Where databases read a text differently (comments, backslashes in strings), it is split each way.  Better one name
+too many than one too few.  Imports model only.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from ..errors import UnauditedWrite
-from ..model.history import Trail
+from ..model.history import AuditedTable, Trail
 
-_NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
-_VERB = re.compile(r"\b(?:insert|update|delete|replace|merge|truncate|copy|load)\b", re.IGNORECASE)
-_TARGET = re.compile(
-    r"\b(?:insert\s+(?:\w+\s+){0,2}?into|replace\s+(?:into)?|update(?:\s+or\s+\w+)?(?:\s+only)?|"
-    r"delete\s+(?:\w+\s+)?from(?:\s+only)?|merge\s+into|truncate(?:\s+table)?(?:\s+only)?|copy|"
-    r"load\s+data\s.*?\binto\s+table|,)\s*"
-    r"((?:[`\"\[]?[\w$ -]+[`\"\]]?\s*\.\s*)?(?:`[^`]+`|\"[^\"]+\"|\[[^\]]+\]|[\w$]+))",
-    re.IGNORECASE | re.DOTALL,
+_VERB: Final = re.compile(
+    r"\b(?:insert|update|delete|replace|merge|truncate|copy|load|call|do|execute)\b", re.IGNORECASE
 )
+_COMMON: Final = r"/\*(?!M?!).*?\*/|/\*M?!\d*|\*/|\$\w*\$"
+_STANDARD: Final = re.compile(
+    rf"--[^\n]*|{_COMMON}|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]\n]+\]|[^\W\d][\w$]*|[^\s\w]",
+    re.DOTALL,
+)
+_MARIADB: Final = re.compile(
+    rf"--(?=\s)[^\n]*|\#[^\n]*|{_COMMON}|'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`(?:[^`]|``)*`"
+    r"|[^\W\d][\w$]*|[^\s\w]",
+    re.DOTALL,
+)
+_SKIPPED: Final = ("--", "/*", "*/", "#", "$")
+_DEFINES: Final = frozenset({"create", "alter", "drop", "grant", "revoke", "comment"})
+_BLOCKS: Final = frozenset({"do", "call", "execute", "prepare", "begin"})
+_ENDS: Final = {
+    "insert": frozenset({"(", "values", "value", "set", "select", "with", "default", "on", ";"}),
+    "replace": frozenset({"(", "values", "value", "set", "select", "with", "default", ";"}),
+    "merge": frozenset({"using", ";"}),
+    "update": frozenset({"set", ";"}),
+    "delete": frozenset({"where", "returning", "limit", ";"}),
+    "truncate": frozenset({";", "cascade", "restrict"}),
+    "copy": frozenset({"(", "from", ";"}),
+    "load": frozenset({";"}),
+}
+_NOT_AFTER: Final = frozenset({"for", "on", "key", "do", "then", "before", "after", "of", ".", "no"})
+_NOT_BEFORE: Final = frozenset({"on", "of", "or", ",", ")", "cascade", "no", "restrict"})
 
 
-@functools.lru_cache(maxsize=2048)
 def written_tables(sql: str) -> frozenset[str]:
     """Give the lower-case names, without schema, of tables that a text may write; empty for a plain read."""
     if not _VERB.search(sql):
         return frozenset()
-    bare = _NOISE.sub(" ", sql)
-    if not _VERB.search(bare):
-        return frozenset()
-    names = (match.group(1).split(".")[-1].strip().strip('`"[]').lower() for match in _TARGET.finditer(bare))
-    return frozenset(names)
+    return _written(sql) if len(sql) > 10_000 else _remembered(sql)
 
 
-def refuse_text(sql: str, trails: Iterable[Trail]) -> None:
-    """Refuse a text that writes an audited table.
+def _written(sql: str) -> frozenset[str]:
+    found: set[str] = set()
+    for pattern in (_STANDARD, _MARIADB):
+        found |= _targets([token for token in pattern.findall(sql) if not token.startswith(_SKIPPED)])
+    return frozenset(found)
 
-    Raises:
-        UnauditedWrite: naming the table and the way out.
-    """
+
+_remembered = functools.lru_cache(maxsize=1024)(_written)
+
+
+def _targets(tokens: list[str]) -> set[str]:
+    """Give the names after each verb of one reading of a text."""
+    words = [token.lower() for token in tokens]
+    if not words or (words[0] in _DEFINES and not _makes_table(words)):
+        return set()
+    if words[0] in _BLOCKS and words[1:2] != [";"]:
+        # what a block or a prepared statement does may stand in its strings
+        return {name for token in tokens for name in re.findall(r"\w+", token.lower())}
+    found: set[str] = set()
+    for place, word in enumerate(words):
+        if word in _ENDS and _is_verb(words, place):
+            found.update(_names(word, words, place + 1))
+    return found
+
+
+def _makes_table(words: list[str]) -> bool:
+    """Tell whether a definition fills a table from a query, in whose CTEs a write may stand."""
+    return "table" in words[:6] and "as" in words
+
+
+def _is_verb(words: list[str], place: int) -> bool:
+    before = words[place - 1] if place else ";"
+    after = words[place + 1] if place + 1 < len(words) else ";"
+    if before in _NOT_AFTER or after in _NOT_BEFORE:
+        return False
+    if words[place] == "replace":
+        return after != "("
+    return not (words[place] == "update" and before == "share")
+
+
+def _names(verb: str, words: list[str], start: int) -> Iterator[str]:
+    ends, rest = _ENDS[verb], words[start:]
+    if verb == "update" and "set" not in rest:
+        return
+    if verb == "copy" and (rest[:1] == ["("] or next((word for word in rest if word in ("to", "from")), "to") == "to"):
+        return
+    for place in range(start, len(words)):
+        word = words[place]
+        if word in ends:
+            return
+        if words[place + 1 : place + 2] != ["."]:
+            yield word.strip("'\"`[]").replace('""', '"').replace("``", "`").replace("''", "'")
+
+
+def refused_tables(sql: str, trails: Iterable[Trail]) -> list[AuditedTable]:
+    """Give the audited tables that a text may write, as far as their configuration refuses that."""
     names = written_tables(sql)
     if not names:
-        return
-    for trail in trails:
-        if trail.configuration.text_dml == "allow":
-            continue
-        for table in trail.audited:
-            if table.name.lower() in names:
-                raise UnauditedWrite(
-                    f"a textual statement that writes the audited table {table.fullname} would not be recorded: "
-                    f"use insert(), update() or delete(), or configure(text_dml='allow'); it begins {sql.strip()[:60]!r}"
-                )
+        return []
+    return [
+        audited
+        for trail in trails
+        if trail.configuration.text_dml != "allow"
+        for audited in trail.audited.values()
+        if audited.table.name.lower() in names
+    ]

@@ -12,10 +12,12 @@ import contextvars
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
 from ..ddl.backend import Batch, Image, Key, Target
@@ -36,12 +38,12 @@ from .recording import (
 
 @dataclass(slots=True)
 class TableFlush:
-    """What one flush does to one table: keys asked for, rows as they were, keys of inserted rows."""
+    """What one flush does to one table: keys asked for, rows as they were, keys of inserted rows in their order."""
 
     target: Target
     asked: set[Key] = field(default_factory=set)
     images: dict[Key, Image] = field(default_factory=dict)
-    inserted: list[Key] = field(default_factory=list)
+    inserted: dict[Key, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -62,19 +64,20 @@ class ConnectionFlush:
         return known
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Flush:
     """One flush of one session."""
 
     session: weakref.ref[Session]
-    work: UOWTransaction
+    work: weakref.ref[UOWTransaction]
+    failed: bool = False
     connections: dict[int, ConnectionFlush] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:
         """Whether the flush is at work now, neither finished nor failed nor found empty."""
         session = self.session()
-        transaction = getattr(self.work, "transaction", None)
+        transaction = getattr(self.work(), "transaction", None)
         return session is not None and transaction is not None and session._transaction is transaction
 
     def on(self, connection: Connection, audited: AuditedTable) -> ConnectionFlush:
@@ -87,40 +90,96 @@ class Flush:
         return known
 
 
-_flushes: contextvars.ContextVar[tuple[Flush, ...]] = contextvars.ContextVar("sa_audit_flushes", default=())
+# A flush stands in the attributes of its UOWTransaction, and goes with it, however the flush ends.
+FLUSH: Final = "sa_audit.flush"
+_flushes: contextvars.ContextVar[tuple[weakref.ref[Flush], ...]] = contextvars.ContextVar(
+    "sa_audit_flushes", default=()
+)
 
 
 def before_flush(session: Session, work: UOWTransaction, _instances: Any) -> None:
     """Open the flush; listens on ``Session``."""
-    running = tuple(flush for flush in _flushes.get() if flush.running)
-    _flushes.set((*running, Flush(weakref.ref(session), work)))
+    flush = work.attributes[FLUSH] = Flush(weakref.ref(session), weakref.ref(work))
+    _flushes.set((*(weakref.ref(outer) for outer in running_flushes()), weakref.ref(flush)))
+
+
+def running_flushes() -> list[Flush]:
+    """Give the flushes that are at work here, the innermost last."""
+    flushes = (reference() for reference in _flushes.get())
+    return [flush for flush in flushes if flush is not None and flush.running]
 
 
 def current_flush() -> Flush | None:
     """Give the innermost flush that is at work."""
     flushes = _flushes.get()
-    return flushes[-1] if flushes and flushes[-1].running else None
+    flush = flushes[-1]() if flushes else None
+    return flush if flush is not None and flush.running else None
 
 
 def after_flush(session: Session, work: UOWTransaction) -> None:
     """Record the flush; listens on ``Session``."""
-    flushes = _flushes.get()
-    mine = next((flush for flush in flushes if flush.work is work), None)
+    mine: Flush | None = work.attributes.pop(FLUSH, None)
     if mine is None:
         return
-    _flushes.set(tuple(flush for flush in flushes if flush is not mine and flush.running))
+    _flushes.set(tuple(weakref.ref(flush) for flush in running_flushes() if flush is not mine))
     for part in mine.connections.values():
         with fail_closed(part.connection):
-            _record(part)
+            _refuse_failed(mine)
+            for table in part.tables.values():
+                _record_table(part, table)
+            _settle(part)
 
 
-def _record(part: ConnectionFlush) -> None:
+def _refuse_failed(flush: Flush) -> None:
+    """Refuse a flush that went on after one of its statements had failed, and so may not have done what it recorded.
+
+    Raises:
+        UnauditedWrite: if somebody caught that error.
+    """
+    if flush.failed:
+        raise UnauditedWrite(
+            "a statement of this flush failed and the error was caught inside it, so what is recorded may not have "
+            "happened: let the error end the flush"
+        )
+
+
+def _record_table(part: ConnectionFlush, table: TableFlush) -> None:
+    """Record what the flush has done to a table so far; what it does from here on is read anew."""
+    batch = Batch(inserted=list(table.inserted), images=list(table.images.values()))
+    table.asked.clear()
+    table.images.clear()
+    table.inserted.clear()
+    if batch.inserted or batch.images:
+        write(part.connection, part.recording, table.target, batch, part.number)
+
+
+def _settle(part: ConnectionFlush) -> None:
+    reached, part.reached = part.reached, []
+    for entry in reached:
+        foreign_keys.settle(part.connection, part.recording, entry, part.number)
+
+
+def record_so_far(connection: Connection, audited: AuditedTable, besides: Flush | None = None) -> None:
+    """Record what running flushes have done to the rows that another statement is about to touch.
+
+    A mapper event may run SQL inside a flush, or flush another session: its change begins where the flush's ends.
+
+    Args:
+        connection: the connection of the statement.
+        audited: the table that it writes.
+        besides: the flush whose own statement it is.
+    """
+    for flush in running_flushes():
+        part = flush.connections.get(id(connection))
+        if flush is not besides and part is not None:
+            _record_reached(part, {audited.table} | foreign_keys.closure(audited.table))
+
+
+def _record_reached(part: ConnectionFlush, tables: set[sa.Table]) -> None:
     for table in part.tables.values():
-        batch = Batch(inserted=table.inserted, images=list(table.images.values()))
-        if batch.inserted or batch.images:
-            write(part.connection, part.recording, table.target, batch, part.number)
-    for reached in part.reached:
-        foreign_keys.settle(part.connection, part.recording, reached, part.number)
+        if table.target.audited.table in tables:
+            _record_table(part, table)
+    _settle(part)
 
 
 def before_insert(flush: Flush, connection: Connection, audited: AuditedTable, options: Any) -> None:
@@ -131,7 +190,7 @@ def before_insert(flush: Flush, connection: Connection, audited: AuditedTable, o
 def after_insert(flush: Flush, connection: Connection, audited: AuditedTable, options: Any, result: Any) -> None:
     """Note the keys that a flush's INSERT made."""
     part = flush.on(connection, audited)
-    part.of(audited, options).inserted += inserted_keys(audited, result)
+    part.of(audited, options).inserted.update(dict.fromkeys(inserted_keys(audited, result)))
 
 
 def before_update(
@@ -145,17 +204,60 @@ def before_update(
     part = flush.on(connection, audited)
     table = part.of(audited, options)
     keys = labelled_keys(audited, rows)
-    wanted = [key for key in keys if key not in table.asked]
+    moved = moved_keys(audited, rows, keys)
+    if moved and table.asked:
+        _record_table(part, table)
+    wanted = [key for key in keys if key not in table.asked and key not in table.inserted]
     if wanted:
         if not table.asked:
-            known = set(wanted)
+            known = {*wanted, *table.inserted}
             wanted += [key for key in _known_keys(flush, connection, audited) if key not in known]
         lock_writer(connection, part.recording, table.target)
         table.images.update(read_images(connection, part.recording, table.target, wanted))
         table.asked.update(wanted)
-    moved = moved_keys(audited, rows, keys)
     if moved:
         _move(part, table, moved, options)
+
+
+def reach_referring(
+    flush: Flush,
+    connection: Connection,
+    audited: AuditedTable,
+    element: Any,
+    rows: Sequence[dict[str, Any]],
+    options: Any,
+) -> None:
+    """Read what a flush's UPDATE of columns that others refer to will do to their rows."""
+    names = {getattr(name, "key", name) for name in element._values or {}}.union(*rows)
+    changed = {column.name for column in audited.table.columns if column.key in names}
+    changed -= {column.name for column in audited.key}
+    if not foreign_keys.refers(audited.table, changed):
+        return
+    part = flush.on(connection, audited)
+    _record_reached(part, foreign_keys.closure(audited.table) - {audited.table})
+    keys = labelled_keys(audited, rows)
+    reached = foreign_keys.reach_update(connection, part.recording, audited.table, keys, options, changed)
+    reached.leave_out(audited, keys)
+    part.reached.append(reached)
+
+
+def settle(flush: Flush, connection: Connection, audited: AuditedTable) -> None:
+    """Record what the database did by foreign keys in a flush's statement, before the next one changes the rows."""
+    _settle(flush.on(connection, audited))
+
+
+def refuse_unknown_key(audited: AuditedTable, element: Any) -> None:
+    """Refuse a flush's UPDATE that sets a key to a SQL expression.
+
+    Raises:
+        UnauditedWrite: naming the column.
+    """
+    for column in audited.key:
+        if column in (element._values or {}):
+            raise UnauditedWrite(
+                f"the key {column} is set to a SQL expression, whose value is not known before it is written, so the "
+                "row could not be followed: select the new key first"
+            )
 
 
 def _move(part: ConnectionFlush, table: TableFlush, moved: dict[Key, Key], options: Any) -> None:
@@ -163,12 +265,10 @@ def _move(part: ConnectionFlush, table: TableFlush, moved: dict[Key, Key], optio
     audited = table.target.audited
     present = [key for key in moved if key in table.images]
     write(part.connection, part.recording, table.target, Batch(deleted=present), part.number)
-    part.reached.append(
-        foreign_keys.reach_update(part.connection, part.recording, audited.table, present, options)
-    )
+    part.reached.append(foreign_keys.reach_update(part.connection, part.recording, audited.table, present, options))
     for key in present:
         del table.images[key]
-        table.inserted.append(moved[key])
+    table.inserted.update(dict.fromkeys(moved[key] for key in present))
 
 
 def before_delete(
@@ -182,13 +282,16 @@ def before_delete(
     """Copy the rows that a flush's DELETE will remove; give their number."""
     part = flush.on(connection, audited)
     table = part.of(audited, options)
+    if not table.inserted.keys().isdisjoint(keys) or not table.images.keys().isdisjoint(keys):
+        _record_table(part, table)
+    acted_on = foreign_keys.closure(audited.table)
+    if acted_on:
+        _record_reached(part, acted_on)
     lock_writer(connection, part.recording, table.target)
     copied = write(connection, part.recording, table.target, Batch(deleted=list(keys)), part.number)
     part.reached.append(
         foreign_keys.reach_delete(connection, part.recording, audited.table, keys, options, part.number)
     )
-    for key in keys:
-        table.images.pop(key, None)
     return copied
 
 
@@ -196,7 +299,9 @@ def _known_keys(flush: Flush, connection: Connection, audited: AuditedTable) -> 
     """Give the keys of this table's rows that the flush will save, so that one SELECT reads them all."""
     session = flush.session()
     keys: list[Key] = []
-    for state, (is_delete, list_only) in list(flush.work.states.items()):
+    work = flush.work()
+    states = list(work.states.items()) if work is not None else []
+    for state, (is_delete, list_only) in states:
         if is_delete or list_only or state.key is None:
             continue
         mapper: Mapper[Any] = state.manager.mapper
@@ -225,6 +330,19 @@ def _same_bind(session: Session, mapper: Mapper[Any], connection: Connection) ->
     return bind is connection or getattr(bind, "engine", bind) is connection.engine
 
 
+def check_version(audited: AuditedTable, copied: int, deleted: int) -> None:
+    """Refuse a DELETE that asked for versions of rows which are no longer theirs, as the ORM would by itself.
+
+    Raises:
+        StaleDataError: if fewer rows were deleted; the flush rolls back what it recorded.
+    """
+    if 0 <= deleted < copied:
+        raise StaleDataError(
+            f"DELETE statement on table {audited.table.fullname!r} expected to delete {copied} row(s); "
+            f"{deleted} were matched"
+        )
+
+
 def check_deleted(audited: AuditedTable, copied: int, deleted: int) -> None:
     """Refuse a DELETE that removed other rows than were copied.
 
@@ -247,5 +365,10 @@ __all__ = [
     "before_insert",
     "before_update",
     "check_deleted",
+    "check_version",
     "current_flush",
+    "reach_referring",
+    "record_so_far",
+    "refuse_unknown_key",
+    "settle",
 ]

@@ -6,11 +6,12 @@ import datetime as dt
 import json as json_text
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, overload
 
 import sqlalchemy as sa
 import typer
@@ -27,7 +28,7 @@ from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
-from .failure import CANT_RUN, WRONG_USAGE, CantRun, WrongUsage, exit_code, sentence
+from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .settings import find_settings, open_engine
@@ -81,7 +82,11 @@ def run() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    app(prog_name="sa-audit")
+    try:
+        app(prog_name="sa-audit")
+    except Exception as error:  # a fault of the program must not look like exit code 1, findings
+        traceback.print_exc()
+        raise SystemExit(CANT_RUN) from error
 
 
 @app.callback()
@@ -91,14 +96,17 @@ def _root() -> None:
 
 @app.command()
 def log(
-    actor: Annotated[str | None, typer.Option("--actor", help="Only changes by this actor.")] = None,
+    actor: Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Only changes by this actor.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", metavar="MODEL", help="Only changes of this model.")] = None,
     operation: Annotated[
-        str | None, typer.Option("--operation", help="Only one of: " + ", ".join(OPERATIONS.values()) + ".")
+        str | None,
+        typer.Option("--operation", metavar="KIND", help="Only one of: " + ", ".join(OPERATIONS.values()) + "."),
     ] = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The most entries to show.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="The most entries to show.")
+    ] = 50,
     after: Annotated[str | None, typer.Option("--after", metavar="CURSOR", help="Continue behind this cursor.")] = None,
     url: Url = None,
     models: ModelsOption = None,
@@ -107,18 +115,17 @@ def log(
     """Show the changes of all models in one order, oldest first."""
     if operation is not None and operation not in OPERATIONS.values():
         raise WrongUsage(f"--operation {operation!r}: give one of {', '.join(OPERATIONS.values())}")
-    place = _open(url, models)
-    narrow = {"entity": place.models.entity(entity).target} if entity else {"base": place.models.trail.metadata}
-    with place.session() as session:
+    with _opened(url, models) as place, orm.Session(place.engine) as session:
         page = query_trail(
             session,
             actor=actor,
-            operation=operation,
-            since=_since(since),
-            until=_until(until),
+            entity=place.models.entity(entity).target if entity else None,
+            base=place.models.trail.metadata,
+            operation=cast("Any", operation),
+            since=_when(since),
+            until=_when(until),
             limit=limit,
             after=after,
-            **narrow,
         )
     _print(LogResult(page), json)
 
@@ -129,18 +136,22 @@ def show(
     key: Key,
     since: Since = None,
     until: Until = None,
-    attribute: Annotated[str | None, typer.Option("--attribute", help="Only changes of this attribute.")] = None,
+    attribute: Annotated[
+        str | None, typer.Option("--attribute", metavar="NAME", help="Only changes of this attribute.")
+    ] = None,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
-    """Show the history of one row, oldest change first; also of a deleted one."""
-    place = _open(url, models)
-    entity = place.models.entity(model)
-    identity = parse_key(entity, key)
-    with place.session() as session:
+    """Show the history of one row, oldest change first.
+
+    The row may have been deleted since.
+    """
+    with _opened(url, models) as place, orm.Session(place.engine) as session:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
         changes = query_history(
-            session, entity.target, identity, since=_since(since), until=_until(until), attribute=attribute
+            session, entity.target, identity, since=_when(since), until=_when(until), attribute=attribute
         )
     _print(HistoryResult(f"{entity.name} {key}", changes), json)
 
@@ -156,10 +167,9 @@ def diff(
     json: Json = False,
 ) -> None:
     """Show what of one row differs between two moments."""
-    place = _open(url, models)
-    entity = place.models.entity(model)
-    identity = parse_key(entity, key)
-    with place.session() as session:
+    with _opened(url, models) as place, orm.Session(place.engine) as session:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
         found = query_diff(session, entity.target, identity, _when(earlier), _when(later))
     _print(DiffResult(f"{entity.name} {key}", earlier, later, found), json)
 
@@ -169,23 +179,22 @@ def as_of(
     when: When,
     model: Model,
     key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One row; otherwise all.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="The most rows to show.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The most rows to show.")] = 100,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
     """Show a row, or the rows of a model, as they were at a moment."""
-    place = _open(url, models)
-    entity = place.models.entity(model)
-    identity = None if key is None else parse_key(entity, key)
-    title = f"{entity.name} as of {when}"
     result: Result
-    with query_as_of(place.engine, _when(when)) as past:
-        if identity is not None:
-            result = RowResult(f"{entity.name} {key} as of {when}", _row(past, entity, identity))
-        else:
-            rows = _rows(past, entity, limit + 1)
-            result = RowsResult(title, _all_names(rows), rows[:limit], len(rows) > limit)
+    with _opened(url, models) as place:
+        entity = place.models.entity(model)
+        identity = None if key is None else parse_key(entity, key)
+        with query_as_of(place.engine, _when(when)) as past:
+            if identity is not None:
+                result = RowResult(f"{entity.name} {key} as of {when}", _row(past, entity, identity))
+            else:
+                rows = _rows(past, entity, limit + 1)
+                result = RowsResult(f"{entity.name} as of {when}", _all_names(rows), rows[:limit], len(rows) > limit)
     _print(result, json)
 
 
@@ -194,18 +203,20 @@ def restore(
     model: Model,
     key: Key,
     when: When,
-    actor: Annotated[str | None, typer.Option("--actor", help="Who restores it: recorded.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why: recorded.")] = None,
+    actor: Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Who restores it: recorded.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: recorded.")] = None,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
-    """Bring a row back to what it was at a moment, as a new, recorded change; also a deleted one."""
-    place = _open(url, models)
-    entity = place.models.entity(model)
-    identity = parse_key(entity, key)
+    """Bring a row back to what it was, as a new, recorded change.
+
+    A row that has been deleted since comes back, too.  Masked and excluded columns keep their present value.
+    """
     said = {name: text for name, text in (("actor", actor), ("reason", reason)) if text is not None}
-    with context(**said), place.session() as session:
+    with context(**said), _opened(url, models) as place, orm.Session(place.engine) as session:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
         before = query_history(session, entity.target, identity)
         query_restore(session, entity.target, identity, _when(when))
         session.flush()
@@ -223,7 +234,10 @@ def demo(
     ] = Path("sa_audit_demo.db"),
     json: Json = False,
 ) -> None:
-    """Tell the story of a small bank, on a SQLite file that you can explore afterwards."""
+    """Tell the story of a small bank, on a SQLite file.
+
+    The file stays, to be explored with the other commands.
+    """
     from .demo import tell
 
     tell(path, console=Console(highlight=False), json=json)
@@ -239,48 +253,37 @@ class _Place:
     engine: sa.Engine
     models: Models
 
-    @contextmanager
-    def session(self) -> Iterator[orm.Session]:
-        """Give a session that is closed at the end, without a commit of its own."""
-        with orm.Session(self.engine) as session:
-            yield session
 
-
-def _open(url: str | None, models: str | None) -> _Place:
+@contextmanager
+def _opened(url: str | None, models: str | None) -> Iterator[_Place]:
+    """Give what a command works on, once the trail is there; every connection is closed at the end."""
     settings = find_settings(url, models, Path.cwd())
     loaded = load_models(settings.models, settings.directories)
     engine = open_engine(settings.url)
-    table = loaded.trail.transaction
-    if not sa.inspect(engine).has_table(table.name, schema=table.schema):
-        raise CantRun(
-            f"the database {engine.url.render_as_string()} has no trail: it lacks the table {table.fullname}; "
-            "make it with create_all() or the migration, or check the URL"
-        )
-    return _Place(engine, loaded)
+    try:
+        table = loaded.trail.transaction
+        if not sa.inspect(engine).has_table(table.name, schema=table.schema):
+            raise CantRun(
+                f"the database {engine.url.render_as_string()} has no trail: it lacks the table {table.fullname}; "
+                "make it with create_all() or the migration, or check the URL"
+            )
+        yield _Place(engine, loaded)
+    finally:
+        engine.dispose()
 
 
-def _day(text: str) -> dt.date | None:
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) is None:
-        return None
+@overload
+def _when(text: str) -> str | dt.date: ...
+@overload
+def _when(text: None) -> None: ...
+def _when(text: str | None) -> str | dt.date | None:
+    """Give a day as a date, which the library knows how to bound; anything else is the library's to read."""
+    if text is None or re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) is None:
+        return text
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise WrongUsage(f"{text!r} is no day: {error}") from error
-
-
-def _when(text: str) -> str | dt.date:
-    """Give a day as a date, which means its end; anything else is the library's to read."""
-    return _day(text) or text
-
-
-def _since(text: str | None) -> str | dt.datetime | None:
-    day = _day(text) if text is not None else None
-    return text if day is None else dt.datetime.combine(day, dt.time.min, dt.UTC)
-
-
-def _until(text: str | None) -> str | dt.datetime | None:
-    day = _day(text) if text is not None else None
-    return text if day is None else dt.datetime.combine(day, dt.time.max, dt.UTC)
 
 
 def _row(past: orm.Session, entity: Entity, identity: Any) -> dict[str, Any] | None:
@@ -321,6 +324,3 @@ def _print(result: Result, json: bool) -> None:
 
 def _is_unicode() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
-
-
-__all__ = ["CANT_RUN", "WRONG_USAGE", "app", "run"]

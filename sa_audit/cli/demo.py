@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 from sqlalchemy import orm
 
@@ -41,6 +40,13 @@ FORGERIES: Final = (
     f"UPDATE account_history SET balance = 99999900 WHERE id = {ACCOUNT}",
     f"DELETE FROM account_history WHERE id = {ACCOUNT}",
     "UPDATE audit_transaction SET actor = 'teller:3' WHERE actor = 'desk:fraud'",
+)
+EXPLORE: Final = (
+    "log --actor desk:fraud",
+    f"show Account {ACCOUNT}",
+    f"diff Account {ACCOUNT} {YEAR}-01-31 {YEAR}-06-30",
+    f"as-of {QUARTER_END} Customer",
+    f"restore Customer 3 {QUARTER_END} --actor teller:7 --reason 'came back'",
 )
 BYPASS: Final = f"UPDATE account SET balance = balance + 1000000 WHERE id = {ACCOUNT}"
 
@@ -71,17 +77,9 @@ class Story:
         return sa.URL.create("sqlite", database=str(self.path)).render_as_string()
 
     @property
-    def explore(self) -> list[str]:
-        """Commands that go on from here."""
-        where = f"--url {shlex.quote(self.url)} --models {MODELS}"
-        asked = (
-            "log --actor desk:fraud",
-            f"show Account {ACCOUNT}",
-            f"diff Account {ACCOUNT} {YEAR}-01-31 {YEAR}-06-30",
-            f"as-of {QUARTER_END} Customer",
-            f"restore Customer 3 {QUARTER_END} --actor teller:7 --reason 'came back'",
-        )
-        return [f"sa-audit {command} {where}" for command in asked]
+    def where(self) -> str:
+        """The options that name this database and its models."""
+        return f"--url {shlex.quote(self.url)} --models {MODELS}"
 
     def to_json(self) -> Any:
         """Give it as JSON values."""
@@ -105,7 +103,7 @@ class Story:
                 for found in self.reconcile
             ],
             "repair": change_json(self.repair),
-            "explore": self.explore,
+            "explore": [f"sa-audit {command} {self.where}" for command in EXPLORE],
         }
 
     def render(self) -> RenderableType:
@@ -134,7 +132,7 @@ def tell(path: Path, *, console: Console, json: bool) -> None:
     if json:
         console.out(json_text.dumps(story.to_json(), indent=2), highlight=False)
     else:
-        console.print(story.render())
+        console.print(story.render(), crop=False)
 
 
 # -- what happens -----------------------------------------------------------------------
@@ -276,13 +274,18 @@ def _sections(story: Story) -> Iterator[list[RenderableType]]:
     yield _section(
         "Explore it",
         "The file stays. Go on with:",
-        *(plain(f"  {command}", style="green") for command in story.explore),
+        *(_command(f"  sa-audit {command} \\\n      {story.where}") for command in EXPLORE),
     )
 
 
 def _section(title: str, *parts: RenderableType) -> list[RenderableType]:
-    body = [Padding(plain(part) if isinstance(part, str) else part, (0, 0, 1, 0)) for part in parts]
-    return [Text(title, style="bold"), Text("─" * len(title), style="dim"), *body]
+    heading: list[RenderableType] = [Text(title, style="bold"), Text("─" * len(title), style="dim")]
+    return heading + [line for part in parts for line in (plain(part) if isinstance(part, str) else part, Text(""))]
+
+
+def _command(text: str) -> Text:
+    """Give a command that can be copied whole, however narrow the terminal is."""
+    return Text(text, style="green", no_wrap=True, overflow="ignore")
 
 
 def _actors(story: Story) -> RenderableType:

@@ -27,8 +27,13 @@ class Money(sa.types.TypeDecorator[Decimal]):
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
-        """Give the cents of an amount."""
-        return None if value is None else int((value * 100).to_integral_exact())
+        """Give the cents of an amount; one with a fraction of a cent is refused, not rounded."""
+        if value is None:
+            return None
+        cents = value.scaleb(2)
+        if cents != cents.to_integral_value():
+            raise ValueError(f"{value} is no amount in whole cents")
+        return int(cents)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
         """Give the amount of some cents."""

@@ -33,5 +33,5 @@ def sentence(error: Exception) -> str:
     if isinstance(error, DBAPIError) and error.orig is not None:
         return f"the database said: {str(error.orig).strip() or type(error.orig).__name__}"
     if isinstance(error, SQLAlchemyError):
-        return str(error).split("\n(Background on", 1)[0]
+        return str(error).split("(Background on", 1)[0].strip()
     return str(error)

@@ -122,12 +122,18 @@ def _classes(base: Any, module: Any, metadata: sa.MetaData) -> Iterator[Entity]:
     if isinstance(registry, orm.registry):
         mappers = list(registry.mappers)
     else:
-        found = (sa.inspect(item, raiseerr=False) for item in vars(module).values() if isinstance(item, type))
+        found: Iterator[Any] = (
+            sa.inspect(item, raiseerr=False) for item in vars(module).values() if isinstance(item, type)
+        )
         mappers = [mapper for mapper in found if isinstance(mapper, orm.Mapper)]
     for mapper in sorted(mappers, key=lambda mapper: mapper.class_.__name__):
         table = mapper.local_table
         if isinstance(table, sa.Table) and table.metadata is metadata and audited_of(table) is not None:
-            key = tuple((mapper.get_property_by_column(column).key, column) for column in mapper.primary_key)
+            key = tuple(
+                (mapper.get_property_by_column(column).key, column)
+                for column in mapper.primary_key
+                if isinstance(column, sa.Column)
+            )
             yield Entity(name=mapper.class_.__name__, target=mapper.class_, table=table, key=key)
 
 
@@ -209,6 +215,8 @@ def convert(where: str, column: sa.Column[Any], text: str) -> Any:
     Raises:
         WrongUsage: if it does not fit.
     """
+    if not text.isascii() and text != text.encode(errors="replace").decode():
+        raise WrongUsage(f"{text!r} is not valid Unicode text, so it is no value of {where}")
     try:
         kind = column.type.python_type
     except NotImplementedError:
@@ -232,7 +240,10 @@ def _enum(where: str, kind: type[enum.Enum], text: str) -> enum.Enum:
 def _int(text: str) -> int:
     if re.fullmatch(r"[+-]?[0-9]+", text.strip()) is None:
         raise ValueError(text)
-    return int(text)
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(text)
+    return value
 
 
 def _bool(text: str) -> bool:
@@ -243,7 +254,7 @@ def _bool(text: str) -> bool:
 
 
 PARSERS: Final[dict[type, tuple[Callable[[str], Any], str]]] = {
-    int: (_int, "a whole number"),
+    int: (_int, "a whole number of at most 64 bits"),
     float: (float, "a number"),
     Decimal: (Decimal, "a decimal number such as 12.50"),
     bool: (_bool, "true or false"),

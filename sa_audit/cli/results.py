@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..model import Marker
 from ..query.change import Change, Page, TransactionInfo
 from .encoding import moment, printable, to_json, to_text
 
@@ -232,6 +233,8 @@ def _values(operation: str, before: Any, after: Any, limit: int | None) -> str:
         return to_text(after, limit)
     if operation == "delete":
         return to_text(before, limit)
+    if before is after and isinstance(after, Marker):
+        return f"{to_text(after)}, changed"
     return f"{to_text(before, limit)} → {to_text(after, limit)}"
 
 

@@ -98,14 +98,15 @@ def open_engine(url: str) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise WrongUsage(
+            "the database URL can't be read: give one such as postgresql+psycopg://user@host/name"
+        ) from error
+    try:
         engine = sa.create_engine(parsed)
     except NoSuchModuleError as error:
         raise WrongUsage(
             f"{parsed.drivername!r} in the database URL is no dialect that SQLAlchemy knows here"
-        ) from error
-    except (ArgumentError, ValueError) as error:
-        raise WrongUsage(
-            "the database URL can't be read: give one such as postgresql+psycopg://user@host/name"
         ) from error
     except ModuleNotFoundError as error:
         raise CantRun(f"the database URL needs the driver {error.name}, which is not installed here") from error

@@ -30,7 +30,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A row as it was before a statement: its key as Python values, and each recorded column as the backend reads it."""
+    """A row before a statement: its key as Python values, and each recorded column as the backend reads it."""
 
     key: Key
     values: tuple[Any, ...]
@@ -96,7 +96,7 @@ class Backend(ABC):
             quoted = quoted.replace("%%", "%")
         return quoted.replace(":", "\\:")
 
-    def table_name(self, table: sa.Table, schemas: SchemaMap = {}) -> str:
+    def table_name(self, table: sa.Table, schemas: SchemaMap) -> str:
         """Give a table's quoted name, its schema translated."""
         schema = schemas.get(table.schema, table.schema)
         return f"{self.quote(schema)}.{self.quote(table.name)}" if schema else self.quote(table.name)
@@ -141,17 +141,27 @@ class Backend(ABC):
     def in_autocommit(self, connection: Connection) -> bool:
         """Tell whether each statement would commit by itself."""
 
-    def lock_writer(self, connection: Connection, target: Target) -> None:
+    def lock_writer(self, connection: Connection, target: Target) -> None:  # noqa: B027 (nothing to do by default)
         """Take the database's write lock where there is only one, so that what is read stays true."""
 
     def cascades(self, connection: Connection) -> bool:
         """Tell whether the database acts on foreign keys by itself on this connection."""
         return True
 
+    outlives_failure: ClassVar[bool] = True
+    """Whether a transaction can go on after a statement that the database refused."""
+
+    def conflict_clause(self, table: sa.Table) -> str | None:
+        """Give the clause of a constraint that removes or skips rows without a word, or None."""
+        return None
+
     # -- recording -----------------------------------------------------------------
 
     locks_rows: ClassVar[bool] = True
     row_lock: ClassVar[str] = " FOR UPDATE"
+    table_exists: ClassVar[str] = (
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = :schema AND table_name = :name"
+    )
 
     @abstractmethod
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
@@ -187,8 +197,11 @@ class Backend(ABC):
         """Give an expression that RETURNING of an upsert says "updated" with, or None where nothing can tell."""
         return None
 
-    def settings_column(self, audited: AuditedTable) -> str | None:
-        """Give a SQL expression to select before the images, which pins settings that would falsify them."""
+    def settings_expression(self, audited: AuditedTable) -> str | None:
+        """Give a SQL expression that pins settings which would falsify images, until the transaction ends.
+
+        It has to be evaluated before them: as a scalar subquery in WHERE, since a target list has no sure order.
+        """
         return None
 
     @abstractmethod
@@ -203,16 +216,32 @@ class Backend(ABC):
     def create_stage(self, target: Target, name: str) -> list[str]:
         """Give the statements that create a temporary table for images: columns ``k0..`` and ``o0..``."""
 
+    def drop_stage(self, name: str) -> list[str]:
+        """Give the statements that drop such a table if it is there, without ending the transaction."""
+        return [f"DROP TABLE IF EXISTS {name}"]
+
     @abstractmethod
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images: operation, before-object, columns."""
+
+    @abstractmethod
+    def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Give the SQL expressions that a stage keeps of a row, one for each recorded column."""
+
+    def stage(self, audited: AuditedTable, name: str) -> sa.TableClause:
+        """Give a stage as a table to write expressions with."""
+        keys = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
+        images: list[Any] = [sa.column(f"o{i}") for i in range(len(audited.columns))]
+        return sa.table(name, *keys, *images)
 
     def stage_rows(self, target: Target, name: str, condition: Any) -> Any:
         """Give the INSERT that reads, locks and stages the rows of a condition."""
         audited = target.audited
         source = self.table_name(audited.table, target.schemas).replace("\\:", ":")
-        images = [sa.literal_column(text.replace("\\:", ":")) for text in self.image_columns(audited, source)]
-        stage = stage_table(audited, name)
+        images: list[Any] = [
+            sa.literal_column(text.replace("\\:", ":")) for text in self.staged_columns(audited, source)
+        ]
+        stage = self.stage(audited, name)
         query = sa.select(*audited.key, *images).select_from(audited.table).where(condition)
         if self.locks_rows:
             query = query.with_for_update(of=audited.table, key_share=True)
@@ -276,18 +305,9 @@ class Backend(ABC):
         return [key[0] for key in keys] if len(audited.key) == 1 else [tuple(key) for key in keys]
 
 
-def stage_table(audited: AuditedTable, name: str) -> sa.TableClause:
-    """Give a stage as a table to write expressions with."""
-    keys = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
-    images: list[Any] = [sa.column(f"o{i}") for i in range(len(audited.columns))]
-    return sa.table(name, *keys, *images)
-
-
 def claim_parameters() -> list[sa.BindParameter[Any]]:
     """Give the typed parameters of an entry's claims."""
-    return [
-        sa.bindparam(name, type_=sa.JSON(none_as_null=True) if name == "context" else sa.Text()) for name in CLAIMS
-    ]
+    return [sa.bindparam(name, type_=sa.JSON(none_as_null=True) if name == "context" else sa.Text()) for name in CLAIMS]
 
 
 def moment_parameter(name: str) -> sa.BindParameter[Any]:

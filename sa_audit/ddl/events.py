@@ -28,7 +28,7 @@ _LATE = "sa_audit.late_tables"
 def run(connection: Connection, statements: Iterable[str]) -> None:
     """Execute statements as they stand, one by one."""
     for statement in statements:
-        ddl = sa.DDL(statement.replace("%", "%%").replace("\\:", ":"))
+        ddl = sa.DDL(statement.replace("%", "%%").replace("\\:", ":"))  # type: ignore[no-untyped-call] # SQLAlchemy
         connection.execute(ddl, execution_options={INTERNAL: True})
 
 

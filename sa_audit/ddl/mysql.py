@@ -7,7 +7,6 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +69,7 @@ class MariaDB(Backend):
         if table is trail.transaction:
             body = self._transaction_body(trail, schemas)
         elif table is not trail.column:
-            body = self._history_body(trail, schemas)
+            body = self._history_body(table, trail, schemas, default_schema)
         if body is not None:
             statements.append(
                 f"CREATE TRIGGER {self._trigger(table, schemas, 'INSERT')} BEFORE INSERT ON {name} FOR EACH ROW\n{body}"
@@ -113,8 +112,11 @@ class MariaDB(Backend):
     END IF;
 END"""
 
-    def _history_body(self, trail: Trail, schemas: SchemaMap) -> str:
+    def _history_body(self, history: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> str:
         table = self.table_name(trail.transaction, schemas)
+        own, other = (schemas.get(entry.schema, entry.schema) for entry in (trail.transaction, history))
+        if own is None and other is not None and default_schema is not None:
+            table = f"{self.quote(default_schema)}.{table}"  # a trigger looks for names in its own table's schema
         return f"""BEGIN
     SET NEW.audit_txid = (
         SELECT db_txid FROM {table} WHERE id = NEW.audit_tx AND recorded_at = NEW.audit_at
@@ -136,8 +138,16 @@ END"""
     # -- images --------------------------------------------------------------------
 
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
-        """Read each recorded column as text."""
-        return [self._image(column, alias) for column in audited.columns]
+        """Read the recorded columns as texts in one JSON array."""
+        return [f"JSON_ARRAY({', '.join(self.staged_columns(audited, alias))})"]
+
+    def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Keep each recorded column as text."""
+        return [self._text(column, alias) for column in audited.columns]
+
+    def _text(self, column: RecordedColumn, alias: str) -> str:
+        """Give an image as a text whose type JSON_ARRAY takes for a string, whatever is in it."""
+        return f"CONVERT({self._image(column, alias)} USING utf8mb4)"
 
     def _image(self, column: RecordedColumn, alias: str) -> str:
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
@@ -158,10 +168,12 @@ END"""
         now: dt.datetime,
     ) -> Recorded:
         """Write the entry, if there is none yet, and then each kind of row by one statement."""
-        if entry is None:
-            if not (batch.inserted or batch.deleted) and not self._any_changed(connection, target, batch):
-                return Recorded(None, 0, 0)
+        if entry is None and (batch.inserted or batch.deleted):
             entry = self.insert_entry(connection, target, claims, first, now)
+        elif entry is None:
+            entry = self._entry_if_changed(connection, target, batch, claims, first)
+            if entry is None:
+                return Recorded(None, 0, 0)
         inserted = sum(
             self._copy(connection, target, "I", batch.inserted[start : start + self.chunk], flush, entry)
             for start in range(0, len(batch.inserted), self.chunk)
@@ -192,7 +204,7 @@ END"""
                 f"VALUES (:first_id, {', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
             )
             .bindparams(sa.bindparam("first_id"), *claim_parameters())
-            .columns(id=sa.BigInteger(), recorded_at=UTCDateTime())
+            .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
         )
         row = internal(connection, statement, {**claims, "first_id": first.id if first else None}).one()
         return Entry(row.id, row.recorded_at)
@@ -221,17 +233,31 @@ END"""
         }
         return int(internal(connection, statement, parameters).rowcount)
 
-    def _any_changed(self, connection: Connection, target: Target, batch: Batch) -> bool:
-        cache_key = (self, "any", tuple(target.schemas.items()))
+    def _entry_if_changed(
+        self, connection: Connection, target: Target, batch: Batch, claims: Mapping[str, Any], first: Entry | None
+    ) -> Entry | None:
+        """Write an entry if any row differs from its image, by one statement that looks and writes."""
+        cache_key = (self, "entry", tuple(target.schemas.items()))
         statement = target.audited.memo.get(cache_key)
         if statement is None:
-            sql = f"SELECT 1 FROM ({self._changed_rows(connection, target)}) AS d LIMIT 1"
-            statement = target.audited.memo[cache_key] = sa.text(sql)
+            sql = (
+                f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} "
+                f"(first_id, {', '.join(CLAIMS)}) SELECT :first_id, {', '.join(':' + name for name in CLAIMS)} "
+                f"FROM DUAL WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(connection, target)}) AS d) "
+                "RETURNING id, recorded_at"
+            )
+            statement = target.audited.memo[cache_key] = (
+                sa.text(sql)
+                .bindparams(sa.bindparam("first_id"), sa.bindparam("rows"), *claim_parameters())
+                .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
+            )
         for start in range(0, len(batch.images), self.chunk):
             rows = _document(batch.images[start : start + self.chunk])
-            if internal(connection, statement, {"rows": rows}).first() is not None:
-                return True
-        return False
+            parameters = {**claims, "first_id": first.id if first else None, "rows": rows}
+            row = internal(connection, statement, parameters).first()
+            if row is not None:
+                return Entry(row.id, row.recorded_at)
+        return None
 
     def _changed_statement(self, connection: Connection, target: Target) -> sa.TextClause:
         audited = target.audited
@@ -242,7 +268,7 @@ END"""
             sql = (
                 f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
                 f"(audit_tx, audit_op, audit_at, audit_flush, audit_before{columns}) "
-                "SELECT :tx, 'U', :at, :flush, CONCAT('{', SUBSTR(d.b, 2), '}')"
+                "SELECT :tx, 'U', :at, :flush, CONCAT('{', SUBSTR(d.audit_before, 2), '}')"
                 f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} "
                 f"FROM ({self._changed_rows(connection, target)}) AS d"
             )
@@ -252,7 +278,7 @@ END"""
         return statement
 
     def _changed_rows(self, connection: Connection, target: Target) -> str:
-        """Give the SELECT of the rows that differ from their images, with ``b``, the members that differ."""
+        """Give the SELECT of the rows that differ from their images, with their before-objects."""
         audited = target.audited
         keys = {column.name for column in audited.key}
         collations = self._collations(connection, target)
@@ -264,10 +290,12 @@ END"""
             else:
                 paths.append(f"o{i} LONGTEXT CHARACTER SET utf8mb4 PATH '$[{i}]'")
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        join = "STRAIGHT_JOIN" if audited.table.primary_key.columns else "JOIN"
         return (
-            f"SELECT * FROM (SELECT CONCAT({', '.join(members) or chr(39) * 2}) AS b{columns} "
+            f"SELECT * FROM (SELECT CONCAT({', '.join(members) or chr(39) * 2}) AS audit_before{columns} "
             f"FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({', '.join(paths)})) AS v "
-            f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {' AND '.join(match)}) AS c WHERE c.b <> ''"
+            f"{join} {self.table_name(audited.table, target.schemas)} AS t ON {' AND '.join(match)}) AS c "
+            "WHERE c.audit_before <> ''"
         )
 
     def _members(self, audited: AuditedTable) -> list[str]:
@@ -277,9 +305,10 @@ END"""
         for i, column in enumerate(audited.columns):
             if column.name in keys:
                 continue
-            value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE(v.o{i}), 'null')"
+            old = f"v.o{i}"
+            value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
             members.append(
-                f"IF(BINARY v.o{i} <=> BINARY CONVERT({self._image(column, 't')} USING utf8mb4), '', "
+                f"IF(BINARY {old} <=> BINARY {self._text(column, 't')}, '', "
                 f"CONCAT({self.json_key(column.name)}, {value}))"
             )
         return members
@@ -287,15 +316,18 @@ END"""
     # -- many rows -------------------------------------------------------------------
 
     def create_stage(self, target: Target, name: str) -> list[str]:
-        """Create a temporary table like the images; its keys keep their collation."""
+        """Create a temporary table like the images in one statement (ALTER would commit), its keys collated alike."""
         keys = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(target.audited.key)]
-        texts = ", ".join(f"o{i} LONGTEXT CHARACTER SET utf8mb4" for i in range(len(target.audited.columns)))
         names = ", ".join(f"k{i}" for i in range(len(keys)))
+        texts = ", ".join(f"o{i} LONGTEXT CHARACTER SET utf8mb4" for i in range(len(target.audited.columns)))
         return [
-            f"CREATE TEMPORARY TABLE {name} ENGINE=InnoDB AS SELECT {', '.join(keys)} "
-            f"FROM {self.table_name(target.audited.table, target.schemas)} AS t LIMIT 0",
-            f"ALTER TABLE {name} ADD PRIMARY KEY ({names}), ADD ({texts})",
+            f"CREATE TEMPORARY TABLE {name} ({texts}, PRIMARY KEY ({names})) ENGINE=InnoDB AS SELECT {', '.join(keys)} "
+            f"FROM {self.table_name(target.audited.table, target.schemas)} AS t LIMIT 0"
         ]
+
+    def drop_stage(self, name: str) -> list[str]:
+        """Drop the temporary table; without that word it would commit."""
+        return [f"DROP TEMPORARY TABLE IF EXISTS {name}"]
 
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
@@ -305,9 +337,10 @@ END"""
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
         return (
-            f"SELECT 'U', CONCAT('{{', SUBSTR(c.b, 2), '}}'){names} FROM (SELECT CONCAT({members}) AS b{columns} "
+            f"SELECT 'U', CONCAT('{{', SUBSTR(c.audit_before, 2), '}}'){names} "
+            f"FROM (SELECT CONCAT({members}) AS audit_before{columns} "
             f"FROM {name} AS v JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) AS c "
-            "WHERE c.b <> ''"
+            "WHERE c.audit_before <> ''"
         )
 
     def _key_type(self, column: RecordedColumn, collations: Mapping[str, str | None]) -> str:
@@ -350,4 +383,4 @@ def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
 
 
 def _document(images: Any) -> str:
-    return json.dumps([image.values for image in images], ensure_ascii=False, default=str)
+    return "[" + ",".join(image.values[0] for image in images) + "]"

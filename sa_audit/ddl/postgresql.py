@@ -30,6 +30,11 @@ from .backend import (
     moment_parameter,
 )
 
+# Types whose text no setting changes, or that text_form() spells itself.
+EXACT_TEXT = (
+    *(sa.Integer, sa.Numeric, sa.Boolean, sa.String, sa.Uuid, sa.LargeBinary, sa.JSON),
+    *(sa.DateTime, sa.Date, sa.Time, sa.Interval, pg.INTERVAL, pg.BIT),
+)
 XID = "((pg_catalog.pg_current_xact_id())::text)::bigint"
 
 
@@ -37,6 +42,7 @@ class PostgreSQL(Backend):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
+    outlives_failure = False
     row_lock = " FOR NO KEY UPDATE"
 
     # -- guards ------------------------------------------------------------------
@@ -69,13 +75,15 @@ class PostgreSQL(Backend):
             f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_row",
             f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_truncate",
         ]
-        function = {"audit_transaction": "sa_audit_transaction_v1"}.get(table.name)
-        if table is not trail.transaction and table is not trail.column:
-            function = "sa_audit_history_v1"
-        if function is not None:
+        if table is trail.transaction:
             statements.append(
                 f"CREATE TRIGGER sa_audit_insert BEFORE INSERT ON {name}\n"
-                f"FOR EACH ROW EXECUTE FUNCTION {schema}.{function}()"
+                f"FOR EACH ROW EXECUTE FUNCTION {schema}.sa_audit_transaction_v1()"
+            )
+        elif table is not trail.column:
+            statements.append(
+                f"CREATE TRIGGER sa_audit_insert AFTER INSERT ON {name} REFERENCING NEW TABLE AS inserted\n"
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.sa_audit_history_v1()"
             )
         return statements
 
@@ -102,16 +110,36 @@ class PostgreSQL(Backend):
 
     def upsert_marker(self, table: sa.Table) -> Any:
         """A row that an upsert inserted has no xmax; one that it updated was locked first."""
-        return (sa.literal_column(f"{table.name}.xmax") != sa.literal_column("0")).label("sa_audit_updated")
+        name = self.dialect.identifier_preparer.quote(table.name)
+        return (sa.literal_column(f"{name}.xmax") != sa.literal_column("0")).label("sa_audit_updated")
 
-    def settings_column(self, audited: AuditedTable) -> str | None:
-        """Pin, for this transaction, what would make a float's text lossy."""
-        if any(isinstance(self.database_type(column.source.type), sa.Float) for column in audited.columns):
-            return "pg_catalog.set_config('extra_float_digits', '3', true)"
-        return None
+    def settings_expression(self, audited: AuditedTable) -> str | None:
+        """Pin what would make a float's text lossy, or that of dates inside arrays and the like ambiguous."""
+        memo, cache_key = audited.memo, (self, "settings")
+        if cache_key not in memo:
+            memo[cache_key] = self._settings([self.database_type(column.source.type) for column in audited.columns])
+        pinned: str | None = memo[cache_key]
+        return pinned
+
+    def _settings(self, types: list[sa.types.TypeEngine[Any]]) -> str | None:
+        others = [type_ for type_ in types if is_float(type_) or not isinstance(type_, EXACT_TEXT)]
+        pinned = []
+        if others:
+            pinned.append("pg_catalog.set_config('extra_float_digits', '3', true)")
+        if not all(is_float(type_) for type_ in others):
+            pinned += [
+                "pg_catalog.set_config('DateStyle', 'ISO', true)",
+                "pg_catalog.set_config('IntervalStyle', 'postgres', true)",
+            ]
+        return " || ".join(pinned) or None
 
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
-        """Read each recorded column as text."""
+        """Read the recorded columns as texts in one JSON array."""
+        texts = ", ".join(self.staged_columns(audited, alias))
+        return [f"CAST(pg_catalog.array_to_json(ARRAY[{texts}]) AS text)"]
+
+    def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Keep each recorded column as text."""
         return [self._image(column, alias) for column in audited.columns]
 
     def _image(self, column: RecordedColumn, alias: str) -> str:
@@ -134,7 +162,8 @@ class PostgreSQL(Backend):
     ) -> Recorded:
         """Write entry and history rows in one statement, one round trip."""
         audited = target.audited
-        parts = "".join(kind for kind, rows in (("I", batch.inserted), ("U", batch.images), ("D", batch.deleted)) if rows)
+        kinds = (("I", batch.inserted), ("U", batch.images), ("D", batch.deleted))
+        parts = "".join(kind for kind, rows in kinds if rows)
         statement = self._statement(target, parts, known=entry is not None)
         parameters: dict[str, Any] = {"flush": flush}
         if entry is None:
@@ -146,8 +175,7 @@ class PostgreSQL(Backend):
                 for index in range(len(audited.key)):
                     parameters[f"{prefix}{index}"] = [key[index] for key in keys]
         if batch.images:
-            for index in range(len(audited.columns)):
-                parameters[f"o{index}"] = [image.values[index] for image in batch.images]
+            parameters["images"] = "[" + ",".join(image.values[0] for image in batch.images) + "]"
         row = internal(connection, statement, parameters).one()
         made = entry if entry is not None else (Entry(row.tx, row.recorded_at) if row.tx is not None else None)
         return Recorded(made, row.inserted, row.others)
@@ -188,44 +216,52 @@ class PostgreSQL(Backend):
             f"{target_columns}) SELECT e.id, r.audit_op, e.recorded_at, r.audit_before, CAST(:flush AS integer)"
             f"{''.join(f', r.{name}' for name in columns)} FROM sa_audit_rows r CROSS JOIN sa_audit_entry e "
             "RETURNING audit_tx, audit_at, audit_op) "
-            "SELECT max(audit_tx) AS tx, max(audit_at) AS recorded_at, "
+            "SELECT max(audit_tx) AS tx, max(audit_at) AT TIME ZONE 'UTC' AS recorded_at, "
             "count(*) FILTER (WHERE audit_op = 'I') AS inserted, "
             "count(*) FILTER (WHERE audit_op <> 'I') AS others FROM sa_audit_done"
         )
-        return sa.text(sql).bindparams(*parameters).columns(
-            tx=sa.BigInteger(), recorded_at=UTCDateTime(), inserted=sa.BigInteger(), others=sa.BigInteger()
+        return (
+            sa.text(sql)
+            .bindparams(*parameters)
+            .columns(
+                sa.column("tx", sa.BigInteger()),
+                sa.column("recorded_at", UTCDateTime()),
+                sa.column("inserted", sa.BigInteger()),
+                sa.column("others", sa.BigInteger()),
+            )
         )
 
     def _part(self, part: str, audited: AuditedTable, table: str) -> tuple[str, list[sa.BindParameter[Any]]]:
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         if part == "U":
-            return self._changed_part(audited, table, columns)
+            positions = {column.name: i for i, column in enumerate(audited.columns)}
+            match = " AND ".join(
+                f"t.{self.quote(key.name)} = CAST(v.o0 ->> {positions[key.name]} AS {self.type_name(key.type)})"
+                for key in audited.key
+            )
+            rows = looked_up(audited, table, match)
+            images = f"json_array_elements(CAST(:images AS json)) AS v(o0) {rows}"
+            return changed_rows(self, audited, columns, images), [sa.bindparam("images", type_=sa.Text())]
         prefix = part.lower()
         arrays = [f"CAST(:{prefix}{i} AS {self._array_type(column)})" for i, column in enumerate(audited.key)]
         binds = [sa.bindparam(f"{prefix}{i}", type_=pg.ARRAY(column.type)) for i, column in enumerate(audited.key)]
         names = ", ".join(f"k{i}" for i in range(len(audited.key)))
         match = " AND ".join(f"t.{self.quote(column.name)} = k.k{i}" for i, column in enumerate(audited.key))
-        lock = " FOR UPDATE OF t" if part == "D" else ""
+        rows = looked_up(audited, table, match, lock=part == "D")
         sql = (
             f"(SELECT '{part}' AS audit_op, CAST(NULL AS json) AS audit_before{columns} "
-            f"FROM unnest({', '.join(arrays)}) AS k({names}) JOIN {table} AS t ON {match}{lock})"
+            f"FROM unnest({', '.join(arrays)}) AS k({names}) {rows})"
         )
         return sql, binds
 
     def _array_type(self, column: sa.Column[Any]) -> str:
         return self.type_name(column.type) + "[]"
 
-    def _changed_part(
-        self, audited: AuditedTable, table: str, columns: str
-    ) -> tuple[str, list[sa.BindParameter[Any]]]:
-        sql = changed_rows(self, audited, table, columns, self._unnest(audited))
-        return sql, [sa.bindparam(f"o{i}", type_=pg.ARRAY(sa.Text())) for i in range(len(audited.columns))]
-
     def create_stage(self, target: Target, name: str) -> list[str]:
         """Create a temporary table like the images, gone with the transaction."""
         keys = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(target.audited.key)]
         images = [f"CAST(NULL AS text) AS o{i}" for i in range(len(target.audited.columns))]
-        settings = self.settings_column(target.audited)
+        settings = self.settings_expression(target.audited)
         return [
             *([f"SELECT {settings}"] if settings else []),
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {', '.join(keys + images)} "
@@ -237,8 +273,8 @@ class PostgreSQL(Backend):
         audited = target.audited
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
-        table = self.table_name(audited.table, target.schemas)
-        return changed_rows(self, audited, table, columns, f"{name} AS v", match)
+        rows = f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}"
+        return changed_rows(self, audited, columns, f"{name} AS v {rows}", staged=True)
 
     def insert_entry(
         self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
@@ -248,53 +284,64 @@ class PostgreSQL(Backend):
         statement = (
             sa.text(
                 f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} ({names}) "
-                f"VALUES ({', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
+                f"VALUES ({', '.join(':' + name for name in CLAIMS)}) "
+                "RETURNING id, recorded_at AT TIME ZONE 'UTC' AS recorded_at"  # read alike under any DateStyle
             )
             .bindparams(*claim_parameters())
-            .columns(id=sa.BigInteger(), recorded_at=UTCDateTime())
+            .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
         )
         row = internal(connection, statement, dict(claims)).one()
         return Entry(row.id, row.recorded_at)
 
-    def _unnest(self, audited: AuditedTable) -> str:
-        arrays = ", ".join(f"CAST(:o{i} AS text[])" for i in range(len(audited.columns)))
-        names = ", ".join(f"o{i}" for i in range(len(audited.columns)))
-        return f"unnest({arrays}) AS v({names})"
+
+def looked_up(audited: AuditedTable, table: str, match: str, *, lock: bool = False) -> str:
+    """Give the join to the rows of a table, looked up one by one where the key has an index.
+
+    The planner can't know how few keys there are, and would rather read the whole of a small table.
+    """
+    if not audited.table.primary_key.columns:
+        return f"JOIN {table} AS t ON {match}" + (" FOR UPDATE OF t" if lock else "")
+    locking = " FOR UPDATE" if lock else ""
+    return f"CROSS JOIN LATERAL (SELECT t.* FROM {table} AS t WHERE {match} OFFSET 0{locking}) AS t"
 
 
-def changed_rows(
-    backend: PostgreSQL, audited: AuditedTable, table: str, columns: str, images: str, match: str = ""
-) -> str:
-    """Give the SELECT of the rows that differ from their images, with what differs as a before-object."""
+def changed_rows(backend: PostgreSQL, audited: AuditedTable, columns: str, images: str, *, staged: bool = False) -> str:
+    """Give the SELECT of the rows that differ from their images, with what differs as a before-object.
+
+    ``images`` is the FROM clause that gives the rows as ``t`` and their images as one JSON array ``v.o0``, or staged
+    as the texts ``v.o0``, ``v.o1`` and so on.
+    """
     keys = {column.name for column in audited.key}
-    positions = {column.name: i for i, column in enumerate(audited.columns)}
-    match = match or " AND ".join(
-        f"t.{backend.quote(column.name)} = CAST(v.o{positions[column.name]} AS {backend.type_name(column.type)})"
-        for column in audited.key
-    )
     members = []
     for i, column in enumerate(audited.columns):
         if column.name in keys:
             continue
-        value = "'true'" if column.masked else f"coalesce(to_json(v.o{i})\\:\\:text, 'null')"
+        old = f"v.o{i}" if staged else f"(v.o0 ->> {i})"
+        member = f"coalesce(CAST(to_json({old}) AS text), 'null')" if staged else f"CAST(v.o0 -> {i} AS text)"
+        value = "'true'" if column.masked else member
         now = backend._image(column, "t")
         members.append(
-            f"CASE WHEN v.o{i} IS DISTINCT FROM {now} COLLATE \"C\" THEN {backend.json_key(column.name)} || {value} "
-            "ELSE '' END"
+            f'CASE WHEN {old} IS DISTINCT FROM {now} COLLATE "C" '
+            f"THEN {backend.json_key(column.name)} || {value} ELSE '' END"
         )
     if not members:
         members = ["''"]
     return (
         "(SELECT 'U' AS audit_op, CAST('{' || substr(d.b, 2) || '}' AS json) AS audit_before"
-        f"{columns} FROM {images} JOIN {table} AS t ON {match} "
+        f"{columns} FROM {images} "
         f"CROSS JOIN LATERAL (SELECT {' || '.join(members)} AS b OFFSET 0) AS d WHERE d.b <> '')"
     )
+
+
+def is_float(type_: sa.types.TypeEngine[Any]) -> bool:
+    """Tell floats from exact numbers; in SQLAlchemy 2.0 each is a kind of the other, or a driver's own."""
+    return isinstance(type_, sa.Float) or type_.__visit_name__ == "float"
 
 
 def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
     """Give the SQL that turns a column into text that no session setting changes and CAST can read.
 
-    Arrays are the exception: their text follows ``DateStyle`` and its like.
+    Types of other types (arrays, ranges) are the exception: :meth:`PostgreSQL.settings_expression` pins those.
     """
     if isinstance(type_, sa.DateTime):
         if type_.timezone:
@@ -355,21 +402,27 @@ $sa_audit$"""
 
 
 def history_function(schema: str, table: str) -> str:
-    """Give the function that lets a history row belong to the current transaction only."""
+    """Give the function that lets history rows belong to the current transaction only.
+
+    It looks once at all rows of a statement: a row trigger that looked up each row's entry cost four times the insert.
+    """
     return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_history_v1() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $sa_audit$
+DECLARE
+    txid CONSTANT bigint := {XID};
 BEGIN
-    NEW.audit_txid := {XID};
-    IF NOT EXISTS (
-        SELECT FROM {table} AS x
-        WHERE x.id = NEW.audit_tx AND x.db_txid = NEW.audit_txid AND x.recorded_at = NEW.audit_at
+    IF EXISTS (
+        SELECT FROM inserted AS i
+        LEFT JOIN {table} AS x
+            ON x.id = i.audit_tx AND x.recorded_at = i.audit_at AND x.db_txid = txid
+        WHERE x.id IS NULL OR i.audit_txid IS DISTINCT FROM txid
     ) THEN
         RAISE EXCEPTION 'sa_audit: history row of %.% does not belong to the current transaction',
             TG_TABLE_SCHEMA, TG_TABLE_NAME
             USING ERRCODE = 'insufficient_privilege';
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END
 $sa_audit$"""

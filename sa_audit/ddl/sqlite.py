@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.types import TypeEngine
 
 from ..model.history import AuditedTable, Trail
 from ..model.types import UTCDateTime
@@ -39,22 +40,27 @@ class SQLite(Backend):
     name = "sqlite"
     locks_rows = False
     row_lock = ""
+    table_exists = "SELECT 1 FROM pragma_table_list WHERE schema = :schema AND name = :name"
 
     # -- guards ------------------------------------------------------------------
 
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give guards of UPDATE, DELETE and REPLACE, and what fits an inserted row to its transaction."""
-        prefix, name, bare = self._names(table, schemas)
+        prefix, bare = self._names(table, schemas)
         key = self.quote(next(iter(table.primary_key.columns)).name)
-        refuse = f"SELECT RAISE(ABORT, '{MESSAGE}: %s on {table.name.replace(chr(39), chr(39) * 2)} refused');"
+        said = table.name.replace("'", "''")
+        refuse = {
+            event: f"SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');"
+            for event in ("UPDATE", "DELETE", "REPLACE")
+        }
         statements = [
             f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_update')} BEFORE UPDATE ON {bare}\n"
-            f"BEGIN\n    {refuse % 'UPDATE'}\nEND",
+            f"BEGIN\n    {refuse['UPDATE']}\nEND",
             f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_delete')} BEFORE DELETE ON {bare}\n"
-            f"BEGIN\n    {refuse % 'DELETE'}\nEND",
+            f"BEGIN\n    {refuse['DELETE']}\nEND",
             f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_replace')} BEFORE INSERT ON {bare}\n"
             f"WHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
-            f"BEGIN\n    {refuse % 'REPLACE'}\nEND",
+            f"BEGIN\n    {refuse['REPLACE']}\nEND",
         ]
         if table is not trail.transaction and table is not trail.column:
             statements.append(
@@ -67,14 +73,14 @@ class SQLite(Backend):
 
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the four triggers."""
-        prefix, _name, _bare = self._names(table, schemas)
+        prefix, _bare = self._names(table, schemas)
         suffixes = ("guard_update", "guard_delete", "guard_replace", "guard_insert")
         return [f"DROP TRIGGER IF EXISTS {prefix}{self.quote(f'{table.name}_{suffix}')}" for suffix in suffixes]
 
-    def _names(self, table: sa.Table, schemas: SchemaMap) -> tuple[str, str, str]:
+    def _names(self, table: sa.Table, schemas: SchemaMap) -> tuple[str, str]:
         schema = schemas.get(table.schema, table.schema)
         prefix = f"{self.quote(schema)}." if schema else ""
-        return prefix, prefix + self.quote(table.name), self.quote(table.name)
+        return prefix, self.quote(table.name)
 
     # -- state ---------------------------------------------------------------------
 
@@ -105,6 +111,14 @@ class SQLite(Backend):
         options = {INTERNAL: True}
         return bool(connection.exec_driver_sql("PRAGMA foreign_keys", execution_options=options).scalar())
 
+    def conflict_clause(self, table: sa.Table) -> str | None:
+        """Look for ON CONFLICT clauses of the table's constraints that neither raise nor roll everything back."""
+        for entry in (*table.columns, *table.constraints):
+            for name, value in entry.dialect_options["sqlite"].items():
+                if name.startswith("on_conflict") and str(value).upper() in ("REPLACE", "IGNORE", "FAIL"):
+                    return f"ON CONFLICT {str(value).upper()}"
+        return None
+
     # -- images --------------------------------------------------------------------
 
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
@@ -126,10 +140,12 @@ class SQLite(Backend):
         now: dt.datetime,
     ) -> Recorded:
         """Write the entry, if there is none yet, and then each kind of row by one statement."""
-        if entry is None:
-            if not (batch.inserted or batch.deleted) and not self._any_changed(connection, target, batch):
-                return Recorded(None, 0, 0)
+        if entry is None and (batch.inserted or batch.deleted):
             entry = self.insert_entry(connection, target, claims, first, now)
+        elif entry is None:
+            entry = self._entry_if_changed(connection, target, batch, claims, first, now)
+            if entry is None:
+                return Recorded(None, 0, 0)
         inserted = sum(
             self._copy(connection, target, "I", keys, flush, entry) for keys in _chunks(batch.inserted, self.chunk)
         )
@@ -154,15 +170,13 @@ class SQLite(Backend):
                 f"VALUES ({moment}, :first_id, {', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
             )
             .bindparams(moment_parameter("at"), sa.bindparam("first_id"), *claim_parameters())
-            .columns(id=sa.Integer(), recorded_at=UTCDateTime())
+            .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
         )
         parameters = {**claims, "at": first.recorded_at if first else now, "first_id": first.id if first else None}
         row = internal(connection, statement, parameters).one()
         return Entry(row.id, row.recorded_at)
 
-    def _copy(
-        self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry
-    ) -> int:
+    def _copy(self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry) -> int:
         audited = target.audited
         cache_key = (self, "copy", op, tuple(target.schemas.items()))
         statement = audited.memo.get(cache_key)
@@ -185,26 +199,54 @@ class SQLite(Backend):
         }
         return int(internal(connection, statement, parameters).rowcount)
 
-    def _any_changed(self, connection: Connection, target: Target, batch: Batch) -> bool:
+    def _stored(self, type_: TypeEngine[Any], value: Any) -> Any:
+        """Give a value as a type stores it, for statements that go to the driver as they stand."""
+        process = type_.dialect_impl(self.dialect).bind_processor(self.dialect)
+        return process(value) if process is not None else value
+
+    def _read(self, type_: TypeEngine[Any], value: Any) -> Any:
+        """Give a stored value as a type reads it."""
+        process = type_.dialect_impl(self.dialect).result_processor(self.dialect, None)
+        return process(value) if process is not None else value
+
+    def _entry_if_changed(
+        self,
+        connection: Connection,
+        target: Target,
+        batch: Batch,
+        claims: Mapping[str, Any],
+        first: Entry | None,
+        now: dt.datetime,
+    ) -> Entry | None:
+        """Write an entry if any row differs from its image, by one statement that looks and writes."""
+        table = self.table_name(target.trail.transaction, target.schemas).replace("\\:", ":")
+        values = [self._stored(UTCDateTime(), first.recorded_at if first else now), first.id if first else None]
+        values += [
+            self._stored(sa.JSON(none_as_null=True), claims[name]) if name == "context" else claims[name]
+            for name in CLAIMS
+        ]
+        moment = "?" if first else f"max(?, coalesce((SELECT max(recorded_at) FROM {table}), ''))"
         size = max(1, MAX_PARAMETERS // max(1, len(target.audited.columns)))
         for images in _chunks(batch.images, size):
-            sql = f"SELECT 1 FROM ({self._changed_rows(target, len(images))}) LIMIT 1"
-            options = {INTERNAL: True}
-            if connection.exec_driver_sql(sql, _flat(images), execution_options=options).first() is not None:
-                return True
-        return False
+            sql = (
+                f"INSERT INTO {table} (recorded_at, first_id, {', '.join(CLAIMS)}) "
+                f"SELECT {moment}, ?{', ?' * len(CLAIMS)} "
+                f"WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(target, len(images))})) RETURNING id, recorded_at"
+            )
+            parameters = (*values, *_flat(images))
+            row = connection.exec_driver_sql(sql, parameters, execution_options={INTERNAL: True}).first()
+            if row is not None:
+                return Entry(row[0], self._read(UTCDateTime(), row[1]))
+        return None
 
-    def _insert_changed(
-        self, connection: Connection, target: Target, images: Any, flush: int, entry: Entry
-    ) -> int:
+    def _insert_changed(self, connection: Connection, target: Target, images: Any, flush: int, entry: Entry) -> int:
         audited = target.audited
         columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
-        at = UTCDateTime().bind_processor(self.dialect)
-        moment = at(entry.recorded_at) if at else entry.recorded_at
+        moment = self._stored(UTCDateTime(), entry.recorded_at)
         sql = (
             f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
             f"(audit_tx, audit_op, audit_at, audit_flush, audit_before{columns}) "
-            f"SELECT ?, 'U', ?, ?, '{{' || substr(d.b, 2) || '}}'"
+            f"SELECT ?, 'U', ?, ?, '{{' || substr(d.audit_before, 2) || '}}'"
             f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} "
             f"FROM ({self._changed_rows(target, len(images))}) AS d"
         ).replace("\\:", ":")
@@ -212,7 +254,7 @@ class SQLite(Backend):
         return int(connection.exec_driver_sql(sql, parameters, execution_options={INTERNAL: True}).rowcount)
 
     def _changed_rows(self, target: Target, count: int) -> str:
-        """Give the SELECT of the rows that differ from their ``count`` images, with ``b``, the members that differ."""
+        """Give the SELECT of the rows that differ from their ``count`` images, with their before-objects."""
         audited = target.audited
         cache_key = (self, "changed", tuple(target.schemas.items()))
         parts = audited.memo.get(cache_key)
@@ -235,18 +277,28 @@ class SQLite(Backend):
         head = f"WITH v({', '.join(names)}) AS (VALUES "
         row = "(" + ", ".join("?" * len(names)) + ")"
         tail = (
-            f") SELECT * FROM (SELECT {' || '.join(members) or chr(39) * 2} AS b{columns} "
-            f"FROM v JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE b <> ''"
+            f") SELECT * FROM (SELECT {' || '.join(members) or chr(39) * 2} AS audit_before{columns} FROM v "
+            f"{_look_up(audited)} {self.table_name(audited.table, target.schemas)} AS t ON {match}) "
+            "WHERE audit_before <> ''"
         )
         return head.replace("\\:", ":"), row, tail.replace("\\:", ":")
 
     # -- many rows -------------------------------------------------------------------
 
     def create_stage(self, target: Target, name: str) -> list[str]:
-        """Create a temporary table without column types, so that values stay as they are stored."""
-        columns = [f"k{i}" for i in range(len(target.audited.key))]
+        """Create a temporary table without types but for the keys, so that values stay as they are stored."""
+        names = ", ".join(f"k{i}" for i in range(len(target.audited.key)))
+        columns = [f"k{i} {self.type_name(column.type)}" for i, column in enumerate(target.audited.key)]
         columns += [f"o{i}" for i in range(len(target.audited.columns))]
-        return [f"CREATE TEMPORARY TABLE {name} ({', '.join(columns)})"]
+        return [f"CREATE TEMPORARY TABLE {name} ({', '.join(columns)}, PRIMARY KEY ({names}))"]
+
+    def drop_stage(self, name: str) -> list[str]:
+        """Drop the temporary table."""
+        return [f"DROP TABLE IF EXISTS temp.{name}"]
+
+    def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
+        """Keep each recorded column as it is stored."""
+        return self.image_columns(audited, alias)
 
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
@@ -256,8 +308,9 @@ class SQLite(Backend):
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
         return (
-            f"SELECT 'U', '{{' || substr(b, 2) || '}}'{names} FROM (SELECT {members} AS b{columns} FROM {name} AS v "
-            f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE b <> ''"
+            f"SELECT 'U', '{{' || substr(audit_before, 2) || '}}'{names} "
+            f"FROM (SELECT {members} AS audit_before{columns} FROM {name} AS v "
+            f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE audit_before <> ''"
         )
 
     def _members(self, audited: AuditedTable) -> list[str]:
@@ -277,12 +330,26 @@ class SQLite(Backend):
 
 
 def json_form(value: str) -> str:
-    """Give the SQL for a stored value as JSON: exact numbers, text, a blob as an array of one hex string."""
+    """Give the SQL for a stored value as JSON: exact numbers, text, a blob as an array of one hex string.
+
+    SQLite's own text of a real is not exact far from 1, so there it is an array of two integers, m and e: m * 2 ** e.
+    """
     return (
         f"CASE typeof({value}) WHEN 'null' THEN 'null' WHEN 'integer' THEN {value} "
-        f"WHEN 'real' THEN CASE {value} WHEN 9e999 THEN '1e999' WHEN -9e999 THEN '-1e999' "
-        f"ELSE printf('%!.17g', {value}) END "
+        f"WHEN 'real' THEN CASE WHEN abs({value}) = 9e999 THEN iif({value} > 0, '1e999', '-1e999') "
+        f"WHEN {value} = 0 OR abs({value}) BETWEEN 1e-90 AND 1e90 THEN printf('%!.17g', {value}) "
+        f"ELSE {_mantissa_and_exponent(value)} END "
         f"WHEN 'blob' THEN '[\"' || hex({value}) || '\"]' ELSE json_quote({value}) END"
+    )
+
+
+def _mantissa_and_exponent(value: str) -> str:
+    large = "abs(m) >= 9007199254740992.0"
+    return (
+        f"(WITH RECURSIVE s(m, e) AS (SELECT {value}, 0 UNION ALL "
+        f"SELECT iif({large}, m / 2.0, m * 2.0), iif({large}, e + 1, e - 1) "
+        f"FROM s WHERE {large} OR m <> CAST(m AS INTEGER)) "
+        "SELECT '[' || CAST(m AS INTEGER) || ',' || e || ']' FROM s ORDER BY abs(e) DESC LIMIT 1)"
     )
 
 
@@ -292,3 +359,8 @@ def _flat(images: Any) -> tuple[Any, ...]:
 
 def _chunks(rows: Any, size: int) -> Any:
     return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _look_up(audited: AuditedTable) -> str:
+    """Give the join that looks rows up image by image, where the key has an index; SQLite keeps this order."""
+    return "CROSS JOIN" if audited.table.primary_key.columns else "JOIN"

@@ -5,7 +5,16 @@ Imports nothing of the library but errors.
 
 from .configuration import AuditOptions, Configuration, Retention, Roles
 from .declaration import Audited, complete, configure, track
-from .history import AuditedTable, RecordedColumn, Trail, audited_of, is_trail_table, iter_audited, require_audited, trail_of
+from .history import (
+    AuditedTable,
+    RecordedColumn,
+    Trail,
+    audited_of,
+    is_trail_table,
+    iter_audited,
+    require_audited,
+    trail_of,
+)
 from .policy import Digest, Encrypt, Erased, Exclude, Excluded, Marker, Mask, Masked, Policy
 
 __all__ = [

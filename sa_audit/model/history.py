@@ -7,6 +7,7 @@ global.  Imports only the model's own parts, errors and SQLAlchemy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ class RecordedColumn:
 class AuditedTable:
     """An audited table with its history table, options and recorded columns."""
 
-    def __init__(self, trail: Trail, table: sa.Table, options: AuditOptions) -> None:
+    def __init__(
+        self, trail: Trail, table: sa.Table, options: AuditOptions, key: tuple[sa.Column[Any], ...] = ()
+    ) -> None:
+        self._mapped_key = key
         self.trail = trail
         self.table = table
         self.options = options
@@ -83,10 +87,10 @@ class AuditedTable:
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
-        """The columns that identify a row: the primary key, or all foreign keys of a table that has none."""
+        """The columns that identify a row: the primary key, that of the mapper, or all foreign keys."""
         if self.table.primary_key.columns:
             return tuple(self.table.primary_key.columns)
-        return tuple(column for column in self.table.columns if column.foreign_keys)
+        return self._mapped_key or tuple(column for column in self.table.columns if column.foreign_keys)
 
     @property
     def recorded(self) -> list[RecordedColumn]:
@@ -236,6 +240,7 @@ class Trail:
         self.audited: dict[sa.Table, AuditedTable] = {}
         self.pending: list[tuple[AuditedTable, sa.Column[Any], sa.Column[Any]]] = []
         self.used = False
+        self.serial = next(_serials)
         self._make_tables()
 
     def _make_tables(self) -> None:
@@ -245,8 +250,15 @@ class Trail:
         self.column = column_table(self.metadata, schema)
         self.transaction.info[TRAIL] = self.column.info[TRAIL] = self
 
-    def track(self, table: sa.Table, options: AuditOptions | None = None) -> AuditedTable:
+    def track(
+        self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
+    ) -> AuditedTable:
         """Audit a table; the same call again gives the same.
+
+        Args:
+            table: the table.
+            options: how it is recorded.
+            key: the columns that a mapper takes for the primary key of a table that has none.
 
         Raises:
             ConfigurationError: for a trail table, a table with no key, or other options than before.
@@ -258,9 +270,9 @@ class Trail:
             if options is not None and options != known.options:
                 raise ConfigurationError(f"{table.fullname} is audited already, with {known.options!r}")
             return known
-        audited = AuditedTable(self, table, options or AuditOptions())
+        audited = AuditedTable(self, table, options or AuditOptions(), key)
         self.audited[table] = audited
-        table.info[AUDITED] = audited
+        table.info = {**table.info, AUDITED: audited}
         return audited
 
     def settle(self) -> None:
@@ -312,6 +324,7 @@ def short_name(name: str, limit: int = MAX_NAME) -> str:
 
 
 _trails: weakref.WeakSet[Trail] = weakref.WeakSet()
+_serials = itertools.count()
 
 
 def known_trails() -> list[Trail]:
@@ -337,12 +350,21 @@ def ensure_trail(metadata: sa.MetaData) -> Trail:
 
 
 def audited_of(table: Any) -> AuditedTable | None:
-    """Give the audited side of a table, or None; annotated copies count as their original."""
+    """Give the audited side of a table, or None.
+
+    Annotated forms count as their original.  A copy in another MetaData (``Table.to_metadata()``) took the mark
+    along with ``Table.info``; it is audited in its own MetaData from here on.
+    """
     info = getattr(table, "info", None)
-    if not info:
+    if not info or TRAIL_TABLE in info:
         return None
-    audited = info.get(AUDITED)
-    return audited if audited is not None and TRAIL_TABLE not in info else None
+    audited: AuditedTable | None = info.get(AUDITED)
+    if audited is None or audited.table is table:
+        return audited
+    original = table._deannotate() if isinstance(table, sa.Table) else table
+    if original is audited.table or not isinstance(original, sa.Table):
+        return audited
+    return ensure_trail(original.metadata).track(original, audited.options)
 
 
 def require_audited(table: sa.Table) -> AuditedTable:

@@ -47,7 +47,9 @@ def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         sa.Column("context", sa.JSON(none_as_null=True)),
         sa.Column("first_id", BigId),
         sa.Column("db_user", sa.Text(), server_default=ServerDefault(postgresql="SESSION_USER", mysql="(USER())")),
-        sa.Column("db_role", sa.Text(), server_default=ServerDefault(postgresql="CURRENT_USER", mysql="(CURRENT_ROLE())")),
+        sa.Column(
+            "db_role", sa.Text(), server_default=ServerDefault(postgresql="CURRENT_USER", mysql="(CURRENT_ROLE())")
+        ),
         sa.Column("db_addr", sa.Text(), server_default=ServerDefault(postgresql="((inet_client_addr())::text)")),
         sa.Column("db_txid", BigId, server_default=DB_TXID),
         sa.Index("ix_audit_transaction_recorded_at", "recorded_at"),

@@ -45,7 +45,7 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
 
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Salt = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb").with_variant(postgresql.BYTEA(), "postgresql")
+Salt = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 Name = sa.Text().with_variant(mysql.VARCHAR(255), "mysql", "mariadb")
 
 

@@ -7,6 +7,9 @@ from .change import Change, Discrepancy, Operation, Page, TransactionInfo, Trans
 from .history import blame, diff, history
 from .historyclass import history_class
 from .reconcile import reconcile
+from .restore import restore
+from .revert import revert
+from .trail import trail, transaction
 
 __all__ = [
     "Change",
@@ -20,4 +23,8 @@ __all__ = [
     "history",
     "history_class",
     "reconcile",
+    "restore",
+    "revert",
+    "trail",
+    "transaction",
 ]

@@ -1,6 +1,40 @@
-from __future__ import annotations
-from .window import parse_bound
+"""What a moment can see of a subject's history.
 
-def visibility(source, subject, when):
-    bound = parse_bound(when, "when", end=True)
-    return lambda history: history.c.audit_at <= bound
+Imports model, errors and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from .entity import Subject
+from .moment import parse_moment
+from .past import Past
+from .past_database import past_database
+from .past_state import recorded_at
+from .rows import Source
+
+Visible = Callable[[sa.Table], sa.ColumnElement[bool]]
+
+
+def visibility(source: Source, subject: Subject, when: Any) -> Visible:
+    """Give the condition for the rows of a history table that a moment can see.
+
+    Args:
+        source: where they are read.
+        subject: whose history it is.
+        when: the moment, as :func:`sa_audit.as_of` takes it.
+
+    Raises:
+        InvalidMoment: if it can't be read, lies in the future, or before the subject's table was tracked.
+        CaptureMissing: if the database has no trail.
+    """
+    moment = parse_moment(when)
+    database = past_database(source.connection.dialect)
+    database.accept(moment)
+    database.check_future(source.connection, moment)
+    Past(moment, ()).require_tracked(source.connection, database, [subject.parts[0].audited])
+    return lambda history: recorded_at(history, moment)

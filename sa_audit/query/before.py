@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -80,12 +81,18 @@ class Reader(ABC):
             ) from error
 
     @abstractmethod
-    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Give the bytewise comparison of a recorded and a present value: true where they differ."""
 
-    def same_key(self, left: sa.Column[Any], right: sa.Column[Any], *, nullable: bool) -> sa.ColumnElement[bool]:
+    def same_key(
+        self, left: sa.ColumnElement[Any], right: sa.ColumnElement[Any], *, nullable: bool
+    ) -> sa.ColumnElement[bool]:
         """Give the comparison of two key columns."""
         return left.is_not_distinct_from(right) if nullable else left == right
+
+    def current(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Give a statement that sees what is committed now, within a transaction whose snapshot may be older."""
+        return statement
 
     @abstractmethod
     def error_code(self, error: BaseException | None) -> Any:
@@ -134,10 +141,18 @@ class PostgreSQLReader(Reader):
             for name, value in members_of(text, audited).items()
         }
 
-    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare as text, bytewise: 1.0 and 1.00 differ, and ``json`` has no equality of its own."""
         left, right = (sa.cast(column, sa.Text).collate("C") for column in (recorded, present))
         return left.is_distinct_from(right)
+
+    def same_key(
+        self, left: sa.ColumnElement[Any], right: sa.ColumnElement[Any], *, nullable: bool
+    ) -> sa.ColumnElement[bool]:
+        """Compare an enum of the live table, which has no operator with the history's text, as text."""
+        if isinstance(right.type, sa.Enum):
+            right = sa.cast(right, sa.Text)
+        return super().same_key(left, right, nullable=nullable)
 
     def error_code(self, error: BaseException | None) -> Any:
         """Give the SQLSTATE."""
@@ -145,7 +160,7 @@ class PostgreSQLReader(Reader):
 
 
 class SQLiteReader(Reader):
-    """SQLite: members are stored values: JSON numbers, text, or a blob as an array of one hex string."""
+    """SQLite: members are stored values: JSON numbers, text, arrays of one hex string (blob) or two integers (real)."""
 
     one_sequence = False
     missing_table = frozenset({"no such table", "no such column"})
@@ -158,7 +173,7 @@ class SQLiteReader(Reader):
         """Take the stored value through the type."""
         return {column.name: _after(_stored, self.processor(column.source.type)) for column in audited.recorded}
 
-    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare values and storage classes, under no collation but BINARY."""
         left, right = (sa.type_coerce(column, sa.Text) for column in (recorded, present))
         return sa.or_(left.is_distinct_from(right.collate("BINARY")), sa.func.typeof(left) != sa.func.typeof(right))
@@ -187,13 +202,17 @@ class MariaDBReader(Reader):
             for column in audited.recorded
         }
 
-    def differs(self, recorded: sa.Column[Any], present: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare as bytes, and floats as numbers too, since their text is rounded."""
         if isinstance(present.type._unwrapped_dialect_impl(self.dialect), sa.Float):
-            zero = sa.literal_column("0e0")
+            zero: sa.ColumnElement[Any] = sa.literal_column("0e0")
             recorded_double, present_double = recorded + zero, present + zero
             return _binary(recorded_double).is_distinct_from(_binary(present_double))
         return _binary(recorded).is_distinct_from(_binary(present))
+
+    def current(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Read with a shared lock, since REPEATABLE READ, the default, sees the moment of the first read otherwise."""
+        return statement.with_for_update(read=True)
 
     def error_code(self, error: BaseException | None) -> Any:
         """Give the server's error number."""
@@ -206,7 +225,7 @@ def reader_for(connection: Connection) -> Reader:
     Raises:
         NotAudited: for a database that the library does not know.
     """
-    known = {
+    known: dict[str, type[PostgreSQLReader] | type[SQLiteReader] | type[MariaDBReader]] = {
         "postgresql": PostgreSQLReader,
         "sqlite": SQLiteReader,
         "mysql": MariaDBReader,
@@ -294,7 +313,10 @@ _MARIADB: tuple[tuple[type[Any] | tuple[type[Any], ...], Decoder], ...] = (
 
 
 def _stored(value: Any) -> Any:
-    return bytes.fromhex(value[0]) if isinstance(value, list) else value
+    """Read a blob, ``["hex"]``, or a real too far from 1 for SQLite to print, ``[mantissa, exponent]``."""
+    if isinstance(value, list):
+        return math.ldexp(*value) if len(value) == 2 else bytes.fromhex(value[0])
+    return value
 
 
 def _after(first: Decoder, second: Decoder) -> Decoder:

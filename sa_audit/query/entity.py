@@ -116,6 +116,11 @@ class Subject:
         value = values.get(mapper.polymorphic_on)  # type: ignore[call-overload]
         return mapper.polymorphic_map.get(value, mapper) if value is not None else mapper
 
+    def values(self, mapper: Mapper[Any] | None, state: Mapping[str, Any]) -> dict[sa.Column[Any], Any]:
+        """Give a state, keyed by attributes, by the columns that a mapper of the hierarchy has for them."""
+        names, mapped = self.names(mapper), self.mapped(mapper)
+        return {column: state[name] for column, name in names.items() if column in mapped and name in state}
+
     def attribute_columns(self, attribute: str) -> set[str]:
         """Give the attribute names that ``attribute`` stands for: itself, or those of a composite's columns.
 
@@ -129,9 +134,7 @@ class Subject:
             composite = mapper.composites.get(attribute)
             if composite is not None:
                 return {prop.key for prop in composite.props}
-        raise NotAudited(
-            f"{self.name} has no recorded attribute {attribute!r}: give one of {', '.join(sorted(known))}"
-        )
+        raise NotAudited(f"{self.name} has no recorded attribute {attribute!r}: give one of {', '.join(sorted(known))}")
 
     def identity(self, key: Any) -> Identity:
         """Give a key as a tuple in the order of the key's columns.
@@ -312,8 +315,8 @@ def _descendants(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
 def _root_key(root: Mapper[Any]) -> tuple[sa.Column[Any], ...]:
     audited = audited_of(root.local_table)
     recorded = {column.source for column in audited.recorded} if audited is not None else set()
-    key = tuple(root.primary_key)
-    return key if recorded.issuperset(key) or audited is None else audited.key
+    key = tuple(column for column in root.primary_key if isinstance(column, sa.Column))
+    return key if audited is None or recorded.issuperset(root.primary_key) else audited.key
 
 
 def _derived_key(mapper: Mapper[Any], parent: tuple[sa.Column[Any], ...]) -> tuple[sa.Column[Any], ...]:
@@ -324,9 +327,8 @@ def _derived_key(mapper: Mapper[Any], parent: tuple[sa.Column[Any], ...]) -> tup
     for element in visitors.iterate(mapper.inherit_condition):
         if isinstance(element, sa.BinaryExpression) and element.operator is operators.eq:
             left, right = element.left, element.right
-            for one, other in ((left, right), (right, left)):
-                if isinstance(other, sa.Column) and other.table is mapper.local_table:
-                    equal[one] = other
+            pairs = ((left, right), (right, left))
+            equal |= {one: c for one, c in pairs if isinstance(c, sa.Column) and c.table is mapper.local_table}
     try:
         return tuple(equal[column] for column in parent)
     except KeyError as error:

@@ -7,6 +7,7 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,9 +39,7 @@ def changes_by_identity(
             truncates.append(row)
         else:
             own.setdefault(row.identity, []).append(row)
-    return {
-        identity: fold(subject, identity, sorted([*mine, *truncates], key=order)) for identity, mine in own.items()
-    }
+    return {identity: fold(subject, identity, sorted([*mine, *truncates], key=order)) for identity, mine in own.items()}
 
 
 def fold(subject: Subject, identity: Identity, rows: Sequence[HistoryRow]) -> list[Change]:
@@ -154,12 +153,11 @@ def _diff(row: HistoryRow, earlier: Values | None, names: dict[sa.Column[Any], s
 
 def same(left: Any, right: Any) -> bool:
     """Tell whether two values are the same as recorded: 1.0 and 1.00 are not, NaN and NaN are."""
-    if type(left) is not type(right):
-        return False
-    try:
-        equal = bool(left == right)
-    except (TypeError, ValueError):
-        return False
-    if isinstance(left, float) or type(left).__name__ == "Decimal":
+    if left is None or right is None:
+        return left is right
+    if isinstance(left, float | Decimal) and isinstance(right, float | Decimal):
         return str(left) == str(right)
-    return equal
+    try:
+        return bool(left == right)
+    except (TypeError, ValueError):
+        return repr(left) == repr(right)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..errors import NotAudited
@@ -15,7 +16,7 @@ from .change import Change
 from .entity import Identity, Subject, resolve
 from .fold import fold, same
 from .rows import Source, rows_of, source_of
-from .window import parse_bound
+from .window import parse_since, parse_until
 
 
 def history(
@@ -40,7 +41,7 @@ def history(
         attribute: leave out changes that did not touch this attribute; a composite stands for its columns.
 
     Returns:
-        One change per flush and entity (joined inheritance: of all its tables together); empty for a key that was
+        One change per flush and entity (with joined inheritance, of all its tables); empty for a key that was
         never recorded.  Every truncate of the table is among them.
 
     Raises:
@@ -54,7 +55,7 @@ def history(
             print(change.recorded_at, change.actor, change.operation, dict(change.diff))
     """
     subject, identity = resolve(entity, key)
-    start, end = parse_bound(since, "since", end=False), parse_bound(until, "until", end=True)
+    start, end = parse_since(since), parse_until(until)
     wanted = subject.attribute_columns(attribute) if attribute is not None else None
     return [
         change
@@ -86,19 +87,19 @@ def blame(session: Session, entity: Any, key: Any = None) -> dict[str, Change]:
 def blame_of(changes: list[Change]) -> dict[str, Change]:
     """Give the last change of each attribute, of one row's changes in their order."""
     blamed: dict[str, Change] = {}
+    gone = False
     for change in changes:
         if change.operation == "truncate":
             blamed = dict.fromkeys(blamed, change)
-            continue
-        if change.operation == "insert":
-            blamed = {}
-        blamed |= dict.fromkeys(change.diff, change)
+        elif gone and change.operation in ("insert", "baseline"):
+            blamed = dict.fromkeys(change.diff, change)
+        else:
+            blamed |= dict.fromkeys(change.diff, change)
+        gone = change.operation in ("delete", "truncate")
     return blamed
 
 
-def diff(
-    session: Session, entity: Any, key: Any, earlier: Any, later: Any
-) -> dict[str, tuple[Any, Any]]:
+def diff(session: Session, entity: Any, key: Any, earlier: Any, later: Any) -> dict[str, tuple[Any, Any]]:
     """Give what differs in a row between two moments.
 
     Args:
@@ -120,7 +121,7 @@ def diff(
     subject, identity = resolve(entity, key)
     source = source_of(session, subject.bind_arguments)
     then, now = moments(source, subject, identity, earlier, later)
-    before, after = _state(then), _state(now)
+    before, after = state_after(then), state_after(now)
     blame_then, blame_now = blame_of(then), blame_of(now)
     differing: dict[str, tuple[Any, Any]] = {}
     for name in {**before, **after}:
@@ -132,13 +133,13 @@ def diff(
 
 
 def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -> list[list[Change]]:
-    """Give a row's changes as far as each of some moments can see them.
+    """Give a row's changes as far as each of some moments can see them; None: all of them.
 
     Raises:
         NotAudited: if the row was never recorded.
         InvalidMoment: for a moment that can't be asked about.
     """
-    visible = [visibility(source, subject, when) for when in whens]
+    visible = [visibility(source, subject, when) if when is not None else _everything for when in whens]
     rows = rows_of(source, subject, [identity], lambda part: [criterion(part.history) for criterion in visible])
     if all(row.op == "T" for row in rows):
         raise NotAudited(f"{subject.name} {shown(identity)} was never recorded: there is no history of it")
@@ -146,6 +147,10 @@ def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -
         fold(subject, identity, sorted((row for row in rows if row.flags[number]), key=source.order))
         for number in range(len(whens))
     ]
+
+
+def _everything(history: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.true()
 
 
 def shown(identity: Identity) -> str:
@@ -160,7 +165,8 @@ def _changes(source: Source, subject: Subject, identity: Identity) -> list[Chang
     return fold(subject, identity, sorted(rows, key=source.order))
 
 
-def _state(changes: list[Change]) -> dict[str, Any]:
+def state_after(changes: list[Change]) -> dict[str, Any]:
+    """Give the state after the last of a row's changes; empty if there is no row then."""
     if not changes or changes[-1].operation in ("delete", "truncate"):
         return {}
     return dict(changes[-1].state)

@@ -55,14 +55,15 @@ def history_class(entity: Any) -> type[Any]:
 
 def _make(mapper: orm.Mapper[Any] | None, history: sa.Table, attributes: dict[str, Any]) -> type[Any]:
     base = mapper.class_.__name__ if mapper is not None else "".join(map(str.title, history.name.split("_")))
+    module = mapper.class_.__module__ if mapper is not None else __name__
     class_ = type(
         f"{base}History" if mapper is not None else base,
         (),
-        {"__doc__": f"A history row of {base}.", "__module__": __name__ if mapper is None else mapper.class_.__module__},
+        {"__doc__": f"A history row of {base}.", "__module__": module},
     )
     properties = {**{name: history.c[name] for name in OWN}, **attributes}
     registry = orm.registry(metadata=history.metadata)
-    mapped = registry.map_imperatively(
+    mapped: orm.Mapper[Any] = registry.map_imperatively(
         class_,
         history,
         properties=properties,

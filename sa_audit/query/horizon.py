@@ -1,13 +1,12 @@
 """Up to when the trail is settled: the oldest writer that is still open may yet add entries after that.
 
-One function for each database, chosen by name; nothing else in this package asks which database it is.
+One class for each database, chosen by name; nothing else in this package asks which database it is.
 Imports model, errors and SQLAlchemy only.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,76 +15,136 @@ from sqlalchemy.engine import Connection
 from ..errors import CaptureMissing
 from ..model.types import UTCDateTime
 
-Window = tuple[dt.datetime | None, dt.datetime]
-_XMIN = sa.text(
-    "SELECT s.xid::text AS xid, a.xact_start, p.gid"
-    " FROM (SELECT pg_snapshot_xip(pg_current_snapshot()) AS xid) AS s"
-    " LEFT JOIN pg_stat_activity AS a ON a.backend_xid::text = mod(s.xid::text::numeric, 4294967296)::text"
-    " LEFT JOIN pg_prepared_xacts AS p ON p.transaction::text = mod(s.xid::text::numeric, 4294967296)::text"
-).columns(xid=sa.Text(), xact_start=UTCDateTime(), gid=sa.Text())
+ATTEMPTS = 20
 
 
-def open_since(connection: Connection, entries: sa.Table, window: Window) -> dt.datetime | None:
-    """Give a moment such that no open transaction will add entries recorded before it; None if none is open.
+class Horizon:
+    """One database's way to see its open writers.
 
-    What the connection's own transaction has written does not count.
-
-    Args:
-        connection: the connection that has read the window.
-        entries: the table ``audit_transaction``.
-        window: the moments between which entries were read: after the first, up to the last.
-
-    Raises:
-        CaptureMissing: if the database hides when its open transactions began.
+    What the reading connection's own transaction has written does not count: nobody writes it behind its back.
     """
-    return _HORIZONS[connection.dialect.name](connection, entries, window)
+
+    def before(self, connection: Connection) -> dt.datetime | None:
+        """Give, before entries are read, a moment such that no open transaction will add entries before it.
+
+        None if there is none open, or the database tells only by :meth:`among`.
+
+        Raises:
+            CaptureMissing: if the database hides when its open transactions began.
+        """
+        return None
+
+    def among(
+        self, connection: Connection, entries: sa.Table, after: dt.datetime | None, until: dt.datetime
+    ) -> dt.datetime | None:
+        """Look for open entries in a stretch of the trail, which is read again afterwards.
+
+        Args:
+            connection: the connection that reads.
+            entries: the table ``audit_transaction``.
+            after: the beginning of the stretch, included; None for that of the trail.
+            until: its end, included.
+
+        Returns:
+            The moment of the earliest entry in it that is not committed, or None.
+        """
+        return None
 
 
-def _postgresql(connection: Connection, entries: sa.Table, window: Window) -> dt.datetime | None:
-    """Take the start of the oldest transaction in progress that has an id, as only those write.
+class SQLiteHorizon(Horizon):
+    """SQLite has one writer, whose entries are never before those that were committed earlier."""
 
-    ``recorded_at`` is the clock at a transaction's first audited write, so it is not before the transaction's start.
+
+class PostgreSQLHorizon(Horizon):
+    """PostgreSQL: the start of the oldest transaction in progress that has an id, as only those write.
+
+    An entry's moment is the clock at its transaction's first audited write, so it is not before the transaction's
+    start; and what begins after this statement has later entries than the statement's start.
     """
-    starts = []
-    for xid, started, gid in connection.execute(_XMIN):
-        if started is None:
-            hidden = f"the prepared transaction {gid!r}" if gid else f"transaction {xid}"
-            raise CaptureMissing(
-                f"when {hidden} began is hidden from this role, and it may yet add entries before those shown: "
-                + ("commit it or roll it back" if gid else "GRANT pg_read_all_stats to the role that reads the trail")
-            )
-        starts.append(started)
-    return min(starts, default=None)
+
+    def before(self, connection: Connection) -> dt.datetime | None:
+        """See :meth:`Horizon.before`; prepared transactions hide their start, and so do other roles' sessions."""
+        rows = connection.execute(_OPEN).all()
+        now: dt.datetime = rows[0].now
+        for _attempt in range(ATTEMPTS):
+            if all(row.status == "in progress" for row in rows if _is_hidden(row)):
+                break
+            rows = connection.execute(_OPEN).all()
+            now = rows[0].now
+        for row in filter(_is_hidden, rows):
+            raise CaptureMissing(_hidden_message(row))
+        starts: list[dt.datetime] = [row.xact_start for row in rows if row.xid is not None and row.here]
+        return min([now, *starts])
 
 
-def _sqlite(connection: Connection, entries: sa.Table, window: Window) -> dt.datetime | None:
-    """Give None: the one writer's entries are never before those that were committed earlier."""
-    return None
+class MariaDBHorizon(Horizon):
+    """MariaDB: entries are there to be seen, uncommitted, by another connection of the engine.
 
-
-def _mariadb(connection: Connection, entries: sa.Table, window: Window) -> dt.datetime | None:
-    """Look, uncommitted rows included, for entries in the window that this connection does not see.
-
-    Needs no privilege but SELECT; ``information_schema.innodb_trx`` would need PROCESS, and is cached.
+    That needs no privilege but SELECT; ``information_schema.innodb_trx`` would need PROCESS, and is cached.
     """
-    after, until = window
-    within = sa.and_(*([entries.c.recorded_at >= after] if after is not None else []), entries.c.recorded_at <= until)
-    count = sa.select(sa.func.count(), sa.func.max(entries.c.id)).where(within)
-    schemas = connection.get_execution_options().get("schema_translate_map")
-    options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
-    with connection.engine.connect() as dirty:
-        dirty = dirty.execution_options(isolation_level="READ UNCOMMITTED", **options)
-        if tuple(dirty.execute(count).one()) == tuple(connection.execute(count).one()):
-            return None
-        rows = sa.select(entries.c.id, entries.c.recorded_at).where(within)
-        everything = {row.id: row.recorded_at for row in dirty.execute(rows)}
-    seen = set(connection.scalars(sa.select(entries.c.id).where(within)))
-    return min((moment for id_, moment in everything.items() if id_ not in seen), default=None)
+
+    def among(
+        self, connection: Connection, entries: sa.Table, after: dt.datetime | None, until: dt.datetime
+    ) -> dt.datetime | None:
+        """See :meth:`Horizon.among`."""
+        bounds = [entries.c.recorded_at <= until]
+        if after is not None:
+            bounds.append(entries.c.recorded_at >= after)
+        count = sa.select(sa.func.count()).select_from(entries).where(*bounds)
+        rows = sa.select(entries.c.id, entries.c.recorded_at).where(*bounds)
+        schemas = connection.get_execution_options().get("schema_translate_map")
+        options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
+        with connection.engine.connect() as plain:
+            dirty = plain.execution_options(isolation_level="READ UNCOMMITTED", **options)
+            number = dirty.scalar(count)
+            if number == connection.scalar(count):
+                return None
+            everything = dirty.execute(rows).all()
+        seen = set(connection.scalars(sa.select(entries.c.id).where(*bounds)))
+        return min((row.recorded_at for row in everything if row.id not in seen), default=None)
 
 
-_HORIZONS: dict[str, Callable[[Connection, sa.Table, Window], dt.datetime | None]] = {
-    "postgresql": _postgresql,
-    "sqlite": _sqlite,
-    "mysql": _mariadb,
-    "mariadb": _mariadb,
-}
+def horizon_of(connection: Connection) -> Horizon:
+    """Give the horizon of a connection's database."""
+    known: dict[str, type[Horizon]] = {
+        "postgresql": PostgreSQLHorizon,
+        "mysql": MariaDBHorizon,
+        "mariadb": MariaDBHorizon,
+    }
+    return known.get(connection.dialect.name, SQLiteHorizon)()
+
+
+def _is_hidden(row: Any) -> bool:
+    return row.xid is not None and row.here and row.xact_start is None
+
+
+def _hidden_message(row: Any) -> str:
+    if row.status != "in progress":
+        return (
+            f"transaction {row.xid} was open when this session's transaction began and has ended since, so that its "
+            "entries can't be seen: end the session's transaction and ask again"
+        )
+    if row.gid is not None:
+        return (
+            f"the prepared transaction {row.gid!r} may yet add entries before those to be shown, and when it began is "
+            "not known: commit it or roll it back"
+        )
+    return (
+        f"transaction {row.xid} may yet add entries before those to be shown, and when it began is hidden from this "
+        "role: GRANT pg_read_all_stats to the role that reads the trail"
+    )
+
+
+_OPEN = sa.text(
+    """
+SELECT statement_timestamp() AS now, CAST(open.xid AS text) AS xid, activity.xact_start, prepared.gid,
+       pg_xact_status(open.xid) AS status,
+       coalesce(activity.datname, prepared.database, current_database()) = current_database() AS here
+  FROM (SELECT 1) AS one
+  LEFT JOIN pg_snapshot_xip(pg_current_snapshot()) AS open(xid) ON true
+  LEFT JOIN pg_stat_activity AS activity
+    ON CAST(CAST(activity.backend_xid AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
+  LEFT JOIN pg_prepared_xacts AS prepared
+    ON CAST(CAST(prepared.transaction AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
+"""
+).columns(now=UTCDateTime(), xid=sa.Text(), xact_start=UTCDateTime(), gid=sa.Text(), status=sa.Text())

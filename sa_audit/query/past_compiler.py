@@ -9,18 +9,19 @@ Follows :mod:`sqlalchemy.sql.compiler`; touches no connection.
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import CompiledCacheType
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnClause, ColumnElement, Label
 from sqlalchemy.sql.operators import exists as exists_operator
-from sqlalchemy.sql.selectable import FromClause, TableClause
+from sqlalchemy.sql.selectable import TableClause
 from sqlalchemy.types import TypeEngine, UserDefinedType
 from sqlalchemy.util import LRUCache
 
@@ -28,13 +29,11 @@ from ..errors import NotAudited, ReadOnlyPast
 from ..model import AuditedTable, Marker, audited_of
 from .moment import Moment
 from .past_database import PastDatabase, past_database
+from .past_refusal import ReadOnlyCompiler
 from .past_state import PastTable, past_table, unrecorded
 
 _MEMO: Final = "_sa_audit_past"
 _CACHE_SIZE: Final = 500
-_UNSEEN: Final = re.compile(
-    r"\b(select|from|table|into|insert|update|delete|merge|truncate|share|lock|call|copy|execute)\b|;", re.IGNORECASE
-)
 
 
 class MarkerType(UserDefinedType[Marker]):
@@ -90,6 +89,7 @@ def _copied(dialect: Dialect, kind: type[Moment]) -> PastDialect:
     dialect.dispatch  # noqa: B018 - made now, so that the copy shares the listeners that come later
     past = copy.copy(dialect)
     past.__dict__.pop(_MEMO, None)
+    past.do_begin = database.begin  # type: ignore[method-assign]
     live = dialect.statement_compiler
     past.statement_compiler = cast(
         type[SQLCompiler], type(f"Past{live.__name__}", (PastCompiler, live), {"kind": kind, "database": database})
@@ -97,7 +97,7 @@ def _copied(dialect: Dialect, kind: type[Moment]) -> PastDialect:
     return PastDialect(past, database, LRUCache(_CACHE_SIZE))
 
 
-class PastCompiler(SQLCompiler):
+class PastCompiler(ReadOnlyCompiler):
     """Compiles a statement so that it reads the past; mixed into the dialect's own compiler.
 
     Attributes:
@@ -112,27 +112,27 @@ class PastCompiler(SQLCompiler):
         self.touched: dict[AuditedTable, PastTable] = {}
         self.present: dict[TableClause, None] = {}
         self._in_state = False
-        self._plain_lists: list[bool] = []
+        self._lists: list[_Columns] = []
         self._revealed: tuple[int, Marker] | None = None
         self._after_exists = False
         super().__init__(*args, **kw)
 
     # -- tables ---------------------------------------------------------------------------------------------------
 
-    def visit_table(self, table: TableClause, asfrom: bool = False, **kw: Any) -> str:
+    def visit_table(self, table: Any, asfrom: Any = False, *args: Any, **kw: Any) -> Any:
         """Render the state of an audited table in its place; note a table that has no history."""
         if self._in_state or not (asfrom or kw.get("within_tstring")):
-            return super().visit_table(table, asfrom=asfrom, **kw)  # type: ignore[no-any-return, no-untyped-call]
+            return self._live.visit_table(table, asfrom, *args, **kw)
         audited = audited_of(table) if isinstance(table, sa.Table) else None
         if audited is None:
             self.present[table._deannotate() if table._annotations else table] = None
-            return super().visit_table(table, asfrom=asfrom, **kw)  # type: ignore[no-any-return, no-untyped-call]
+            return self._live.visit_table(table, asfrom, *args, **kw)
         if table in (kw.get("fromhints") or {}):
             raise ReadOnlyPast(f"a hint for table {table.fullname} can't be kept in a past session: leave it out")
         return self._render_past(table, audited, **kw)
 
     def _render_past(
-        self, table: TableClause, audited: AuditedTable, from_linter: Any = None, enclosing_alias: Any = None, **_kw: Any
+        self, table: sa.Table, audited: AuditedTable, from_linter: Any = None, enclosing_alias: Any = None, **_kw: Any
     ) -> str:
         if from_linter:
             from_linter.froms[table] = table.fullname
@@ -140,9 +140,10 @@ class PastCompiler(SQLCompiler):
         enclosed = enclosing_alias is not None and enclosing_alias.element is table
         in_state, self._in_state = self._in_state, True
         try:
-            return self.process(past.state if enclosed else past.named, asfrom=True)
+            text = self.process(past.state, asfrom=True)
         finally:
             self._in_state = in_state
+        return text if enclosed else text + f" AS {self.preparer.quote(past.alias)}"
 
     def _past(self, audited: AuditedTable) -> PastTable:
         past = self.touched.get(audited)
@@ -150,36 +151,36 @@ class PastCompiler(SQLCompiler):
             past = self.touched[audited] = past_table(audited, self.kind, self.database)
         return past
 
-    def visit_tablesample(self, tablesample: Any, asfrom: bool = False, **kw: Any) -> str:
+    def visit_tablesample(self, tablesample: Any, *_args: Any, **_kw: Any) -> NoReturn:
         """Refuse a sample of a table: the past has no pages to sample."""
         raise NotAudited("TABLESAMPLE reads pages of the present table: sample with a condition or ORDER BY random()")
 
     # -- columns --------------------------------------------------------------------------------------------------
 
     def visit_column(
-        self, column: ColumnClause[Any], add_to_result_map: Any = None, include_table: bool = True, **kw: Any
+        self, column: Any, add_to_result_map: Any = None, include_table: bool = True, *args: Any, **kw: Any
     ) -> str:
         """Render a column under the name of its table's state; refuse one that has no recorded value."""
         if self._in_state:
-            return super().visit_column(column, add_to_result_map, include_table, **kw)
+            return super().visit_column(column, add_to_result_map, include_table, *args, **kw)
         if (marker := self._marker_of(column)) is not None:
-            if self._revealed is None or self._revealed[0] != hash(column):
+            if self.stack and (self._revealed is None or self._revealed[0] != hash(column)):
                 _refuse_use(column, marker)
-            super().visit_column(column, add_to_result_map, include_table, **kw)
+            super().visit_column(column, add_to_result_map, include_table, *args, **kw)
             return self.database.null_of(column.type)
         audited = audited_of(column.table) if isinstance(column.table, sa.Table) else None
         if audited is None or not include_table:
-            return super().visit_column(column, add_to_result_map, include_table, **kw)
-        name = super().visit_column(column, add_to_result_map, include_table=False, **kw)
+            return super().visit_column(column, add_to_result_map, include_table, *args, **kw)
+        name = super().visit_column(column, add_to_result_map, False, *args, **kw)
         return f"{self.preparer.quote(self._past(audited).alias)}.{name}"
 
-    def visit_label(self, label: Label[Any], *args: Any, **kw: Any) -> str:
+    def visit_label(self, label: Any, *args: Any, **kw: Any) -> Any:
         """Render a label; refuse it where it stands for a value that has not been recorded."""
         if not self._in_state and kw.get("render_label_as_label") is label:
             marker = self._marker_of(_unlabelled(label))
             if marker is not None:
                 _refuse_use(_unlabelled(label), marker)
-        return super().visit_label(label, *args, **kw)  # type: ignore[no-any-return, no-untyped-call]
+        return self._live.visit_label(label, *args, **kw)
 
     def _marker_of(self, column: Any) -> Marker | None:
         """Give the marker of a column, or of the one that a subquery's column comes from."""
@@ -195,14 +196,16 @@ class PastCompiler(SQLCompiler):
     def _label_select_column(self, select: Any, column: Any, *args: Any, **kw: Any) -> Any:
         """Let a column with no recorded value stand in a plain list of columns, and nowhere else."""
         if self._in_state:
-            return super()._label_select_column(select, column, *args, **kw)  # type: ignore[no-untyped-call]
+            return self._live._label_select_column(select, column, *args, **kw)
         plain = _unlabelled(column)
         marker = self._marker_of(plain)
+        if self._lists:
+            self._lists[-1].places.append((plain, marker))
         if marker is not None:
             self._require_plain_list(select, plain, marker)
         revealed, self._revealed = self._revealed, None if marker is None else (hash(plain), marker)
         try:
-            text = super()._label_select_column(select, column, *args, **kw)  # type: ignore[no-untyped-call]
+            text = self._live._label_select_column(select, column, *args, **kw)
         finally:
             self._revealed = revealed
         if marker is not None and text == self.database.null_of(plain.type):
@@ -215,139 +218,74 @@ class PastCompiler(SQLCompiler):
         super()._add_to_result_map(keyname, name, objects, shown)
 
     def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Marker) -> None:
-        if not self._plain_lists or not self._plain_lists[-1]:
+        if not self._lists or not self._lists[-1].plain:
             _refuse_use(column, marker)
         if select._distinct and not _has_key(select, column):
             raise NotAudited(
-                f"DISTINCT over {column} has no answer in the past, since its values are not in the history ({marker}): "
-                "leave the column out, or add the primary key of its table"
+                f"DISTINCT over {column} has no answer in the past, since its values are not in the history "
+                f"({marker}): leave the column out, or add the primary key of its table"
             )
 
     # -- selects --------------------------------------------------------------------------------------------------
 
-    def visit_select(self, select_stmt: Any, asfrom: bool = False, **kw: Any) -> str:
+    def visit_select(self, select_stmt: Any, asfrom: Any = False, *args: Any, **kw: Any) -> Any:
         """Render a SELECT, knowing whether its columns go into a result as they are."""
         if self._in_state:
-            return super().visit_select(select_stmt, asfrom=asfrom, **kw)  # type: ignore[no-any-return, no-untyped-call]
+            return self._live.visit_select(select_stmt, asfrom, *args, **kw)
         with self._list(asfrom, compound=kw.get("compound_index") is not None):
-            return super().visit_select(select_stmt, asfrom=asfrom, **kw)  # type: ignore[no-any-return, no-untyped-call]
+            return self._live.visit_select(select_stmt, asfrom, *args, **kw)
 
-    def visit_compound_select(self, cs: Any, asfrom: bool = False, **kw: Any) -> str:
+    def visit_compound_select(self, cs: Any, asfrom: Any = False, *args: Any, **kw: Any) -> Any:
         """Render a UNION or its like, if each place holds recorded values in all of its parts, or in none."""
-        with self._list(asfrom, compound=kw.get("compound_index") is not None):
-            self._check_compound(cs)
-            return super().visit_compound_select(cs, asfrom=asfrom, **kw)  # type: ignore[no-any-return, no-untyped-call]
+        with self._list(asfrom, compound=kw.get("compound_index") is not None) as columns:
+            text = self._live.visit_compound_select(cs, asfrom, *args, **kw)
+            columns.places = _compound_places(cs, columns.parts)
+            return text
 
     @contextmanager
-    def _list(self, asfrom: bool, *, compound: bool) -> Iterator[None]:
-        inherited = bool(compound and self._plain_lists and self._plain_lists[-1])
-        plain = inherited or not self.stack or asfrom or self._after_exists
-        self._plain_lists.append(plain)
+    def _list(self, asfrom: bool, *, compound: bool) -> Iterator[_Columns]:
+        outer = self._lists[-1] if compound and self._lists else None
+        plain = not self.stack or asfrom or self._after_exists or (outer is not None and outer.plain)
+        columns = _Columns(plain=bool(plain))
         after, self._after_exists = self._after_exists, False
+        self._lists.append(columns)
         try:
-            yield
+            yield columns
         finally:
-            self._plain_lists.pop()
+            self._lists.pop()
             self._after_exists = after
+        if outer is not None:
+            outer.parts.append(columns.places)
 
-    def visit_unary(self, unary: Any, add_to_result_map: Any = None, result_map_targets: Any = (), **kw: Any) -> str:
+    def visit_unary(self, unary: Any, *args: Any, **kw: Any) -> Any:
         """Render a unary expression; the list of columns within EXISTS is never looked at."""
         after, self._after_exists = self._after_exists, unary.operator is exists_operator
         try:
-            return super().visit_unary(  # type: ignore[no-any-return, no-untyped-call]
-                unary, add_to_result_map=add_to_result_map, result_map_targets=result_map_targets, **kw
-            )
+            return self._live.visit_unary(unary, *args, **kw)
         finally:
             self._after_exists = after
 
-    def _check_compound(self, compound: Any) -> None:
-        columns = [list(select.selected_columns) for select in compound.selects]
-        keeps_all = "UNION_ALL" in str(compound.keyword) or str(getattr(compound.keyword, "value", "")) == "UNION ALL"
-        for place in zip(*columns, strict=False):
-            plain = [_unlabelled(column) for column in place]
-            markers = [self._marker_of(column) for column in plain]
-            if not any(markers):
-                continue
-            known = [column for column, marker in zip(plain, markers, strict=True) if marker is None and not _is_null(column)]
-            if known or not keeps_all:
-                shown = next(column for column, marker in zip(plain, markers, strict=True) if marker is not None)
-                raise NotAudited(
-                    f"{shown} can't stand in this {compound.keyword.name.replace('_', ' ')}, since its values are not in "
-                    "the history: leave the column out, or use union_all() of selects that all have it"
-                )
+    def group_by_clause(self, select: Any, **kw: Any) -> Any:
+        """Render GROUP BY, with the columns that depend on a key in it: the database knows no key of a past table."""
+        text = self._live.group_by_clause(select, **kw)
+        if self._in_state or not text or not self.database.infers_grouping:
+            return text
+        return ", ".join([text, *(self.process(column, **kw) for column in _dependent_columns(select))])
 
-    # -- what is refused ------------------------------------------------------------------------------------------
 
-    def visit_insert(self, insert_stmt: Any, *_args: Any, **_kw: Any) -> NoReturn:
-        """Refuse to write."""
-        _refuse_write("INSERT")
+@dataclass(slots=True, kw_only=True)
+class _Columns:
+    """The columns of a SELECT or compound that is being rendered.
 
-    def visit_update(self, update_stmt: Any, *_args: Any, **_kw: Any) -> NoReturn:
-        """Refuse to write."""
-        _refuse_write("UPDATE")
+    Args:
+        plain: whether they go into a result, or a FROM, as they are.
+        places: for each column, the column itself and its marker.
+        parts: the places of a compound's parts.
+    """
 
-    def visit_delete(self, delete_stmt: Any, *_args: Any, **_kw: Any) -> NoReturn:
-        """Refuse to write."""
-        _refuse_write("DELETE")
-
-    def visit_sequence(self, sequence: Any, **_kw: Any) -> NoReturn:
-        """Refuse to move a sequence."""
-        _refuse_write(f"the next value of sequence {sequence.name}")
-
-    def visit_next_value_func(self, next_value: Any, **_kw: Any) -> NoReturn:
-        """Refuse to move a sequence."""
-        _refuse_write(f"the next value of sequence {next_value.sequence.name}")
-
-    def for_update_clause(self, select: Any, **_kw: Any) -> NoReturn:
-        """Refuse to lock."""
-        raise ReadOnlyPast("SELECT ... FOR UPDATE locks rows of the present: leave with_for_update() out in a past session")
-
-    def visit_textual_select(self, taf: Any, *_args: Any, **_kw: Any) -> NoReturn:
-        """Refuse text whose tables can't be seen."""
-        _refuse_text(str(taf.element))
-
-    def visit_textclause(self, textclause: Any, add_to_result_map: Any = None, **kw: Any) -> str:
-        """Refuse text that is a statement, stands for a table, or could name one."""
-        if not self._in_state and (not self.stack or kw.get("asfrom") or _UNSEEN.search(textclause.text)):
-            _refuse_text(textclause.text)
-        return super().visit_textclause(textclause, add_to_result_map=add_to_result_map, **kw)  # type: ignore[no-any-return, no-untyped-call]
-
-    def visit_tstring(self, tstring: Any, add_to_result_map: Any = None, **kw: Any) -> str:
-        """Refuse a template string that is a statement or stands for a table."""
-        if not self.stack or kw.get("asfrom"):
-            _refuse_text("".join(getattr(part, "text", "...") for part in tstring.parts))
-        return super().visit_tstring(tstring, add_to_result_map=add_to_result_map, **kw)  # type: ignore[misc, no-any-return]
-
-    def visit_tstring_text(self, element: Any, **kw: Any) -> str:
-        """Refuse a part of a template string that could name a table."""
-        self._check_text(str(getattr(element, "text", element)))
-        return super().visit_tstring_text(element, **kw)  # type: ignore[misc, no-any-return]
-
-    def escape_literal_column(self, text: str) -> str:
-        """Refuse a literal column that could name a table."""
-        if not self._in_state:
-            self._check_text(text)
-        return super().escape_literal_column(text)  # type: ignore[no-any-return, no-untyped-call]
-
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
-        """Refuse an operator that could name a table."""
-        self._check_text(operator.opstring)
-        return super().visit_custom_op_binary(element, operator, **kw)  # type: ignore[no-any-return, no-untyped-call]
-
-    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:
-        """Refuse a hint that could name a table."""
-        self._check_text(text or "")
-        return super().get_from_hint_text(table, text)  # type: ignore[no-any-return, no-untyped-call]
-
-    def get_statement_hint_text(self, hint_texts: Iterable[str]) -> str:
-        """Refuse a hint that could name a table."""
-        for text in hint_texts:
-            self._check_text(text)
-        return super().get_statement_hint_text(hint_texts)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _check_text(self, text: str) -> None:
-        if _UNSEEN.search(text):
-            _refuse_text(text)
+    plain: bool
+    places: list[tuple[Any, Marker | None]] = field(default_factory=list)
+    parts: list[list[tuple[Any, Marker | None]]] = field(default_factory=list)
 
 
 _MARKER_TYPES: Final = {marker: MarkerType(marker) for marker in Marker}
@@ -356,6 +294,49 @@ _MARKER_TYPES: Final = {marker: MarkerType(marker) for marker in Marker}
 def _marker(column: Any) -> Marker | None:
     audited = audited_of(column.table) if isinstance(getattr(column, "table", None), sa.Table) else None
     return unrecorded(audited).get(column.name) if audited is not None else None
+
+
+def _compound_places(compound: Any, parts: list[list[tuple[Any, Marker | None]]]) -> list[tuple[Any, Marker | None]]:
+    """Give the columns of a compound, having refused what would mix recorded and unrecorded values, or compare them."""
+    result: list[tuple[Any, Marker | None]] = []
+    for place in zip(*parts, strict=False):
+        unrecorded_one = next(((column, marker) for column, marker in place if marker is not None), None)
+        result.append(unrecorded_one or place[0])
+        if unrecorded_one is None:
+            continue
+        known = any(marker is None and not _is_null(column) for column, marker in place)
+        if known or compound.keyword.name != "UNION_ALL":
+            raise NotAudited(
+                f"{unrecorded_one[0]} can't stand in this {compound.keyword.name.replace('_', ' ')}, since its values "
+                f"are not in the history ({unrecorded_one[1]}): leave the column out, or use union_all() of selects "
+                "that all have it"
+            )
+    return result
+
+
+def _dependent_columns(select: Any) -> list[ColumnElement[Any]]:
+    """Give the columns that a select uses outside of its GROUP BY and whose table's key is all in it."""
+    grouped = {hash(_unlabelled(column)) for column in select._group_by_clauses}
+    used = [*select.selected_columns, *select._order_by_clauses, *getattr(select, "_having_criteria", ())]
+    found: dict[int, ColumnElement[Any]] = {}
+    for column in (part for element in used for part in visitors.iterate(element)):
+        if not isinstance(column, ColumnClause) or hash(column) in grouped:
+            continue
+        if (audited := _audited_source(column.table)) is None or _marker_in(audited, column) is not None:
+            continue
+        if column.table is not None and all(hash(column.table.c[key.key]) in grouped for key in audited.key):
+            found.setdefault(hash(column), column)
+    return list(found.values())
+
+
+def _audited_source(source: Any) -> AuditedTable | None:
+    """Give the audited table that a FROM is, or is an alias of."""
+    table = source if isinstance(source, sa.Table) else getattr(source, "element", None)
+    return audited_of(table) if isinstance(table, sa.Table) else None
+
+
+def _marker_in(audited: AuditedTable, column: Any) -> Marker | None:
+    return unrecorded(audited).get(column.name)
 
 
 def _unlabelled(column: Any) -> Any:
@@ -372,29 +353,16 @@ def _is_null(column: Any) -> bool:
 
 def _has_key(select: Any, column: ColumnElement[Any]) -> bool:
     """Tell whether the select's columns include the key of the table, or alias, that the column is of."""
-    source = column.table  # type: ignore[attr-defined]
-    table = source if isinstance(source, sa.Table) else getattr(source, "element", None)
-    audited = audited_of(table) if isinstance(table, sa.Table) else None
-    if audited is None or not isinstance(source, FromClause):
-        return False
+    source: Any = getattr(column, "table", None)
+    audited = _audited_source(source)
     selected = {hash(_unlabelled(each)) for each in select.selected_columns}
-    return all(hash(source.c[key.key]) in selected for key in audited.key)
+    return audited is not None and all(hash(source.c[key.key]) in selected for key in audited.key)
 
 
 def _refuse_use(column: Any, marker: Marker) -> NoReturn:
     raise NotAudited(
         f"{column} can't be used in the past, since its values are not in the history ({marker}): "
         "such a column may only stand in a plain list of columns"
-    )
-
-
-def _refuse_write(what: str) -> NoReturn:
-    raise ReadOnlyPast(f"{what} in a past session: the past can't be written; use sa_audit.restore() or revert()")
-
-
-def _refuse_text(text: str) -> NoReturn:
-    raise ReadOnlyPast(
-        f"text in a past session can't be read for the tables it names: {text!r}; write it as SQLAlchemy expressions"
     )
 
 

@@ -1,4 +1,4 @@
-"""What each database needs for a look at the past: the snapshot it reads in, its clock, and whether a moment is settled.
+"""What each database needs for a look at the past: the snapshot to read in, the clock, whether a moment is settled.
 
 A wall-clock moment is settled when no transaction is open any more that could still commit rows recorded up to it.
 One class for each database; what a database can't tell is None, never a guess.  Imports only errors and the moment.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError, InvalidMoment
@@ -27,7 +28,9 @@ class PastDatabase:
     """What is common to all; a subclass for each database says the rest."""
 
     cte_prefixes: tuple[str, ...] = ()
-    engine_options: ClassVar[dict[str, Any]] = {}
+    infers_grouping: ClassVar[bool] = False
+    """Whether columns may be left out of GROUP BY if the table's key is in it."""
+    connection_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -57,11 +60,18 @@ class PastDatabase:
                 "give an aware datetime or an ISO 8601 text with an offset"
             )
 
+    def before_connect(self, engine: Engine) -> None:
+        """Refuse an engine whose next connection can't be had without harm to others."""
+
     def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
-        """Look for open writers before the snapshot is taken, where the database can tell only then."""
+        """Look for open writers before the snapshot is taken, so that none is missed that commits in between.
+
+        Returns:
+            Whether the moment was settled then; None where the database does not tell.
+        """
         return None
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Begin the transaction that reads; called where SQLAlchemy begins one."""
 
     def now(self, connection: Connection) -> dt.datetime:
@@ -94,7 +104,7 @@ class PastDatabase:
                 "until then is not known: give a moment that has passed"
             )
 
-    def is_tracked(self, connection: Connection, columns: sa.Table, names: list[str], moment: Moment) -> set[str]:
+    def tracked(self, connection: Connection, columns: sa.Table, names: list[str], moment: Moment) -> set[str]:
         """Give those of the tables that were tracked at the moment, by the trail's own account of columns."""
         statement = sa.select(columns.c.table_name).where(columns.c.table_name.in_(names)).distinct()
         return set(connection.scalars(statement.where(self._tracked(columns, moment))))
@@ -112,11 +122,13 @@ class PastDatabase:
 class PastPostgreSQL(PastDatabase):
     """PostgreSQL: snapshots are exact moments, and each knows the transactions that were open."""
 
-    engine_options: ClassVar[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    infers_grouping: ClassVar[bool] = True
+    connection_options: ClassVar[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect)
-        self.cte_prefixes = ("NOT MATERIALIZED",) if (getattr(dialect, "server_version_info", None) or (0,)) >= (12,) else ()
+        version = getattr(dialect, "server_version_info", None) or (0,)
+        self.cte_prefixes = ("NOT MATERIALIZED",) if version >= (12,) else ()
 
     def as_live(self, recorded: sa.Column[Any], source: sa.Column[Any]) -> sa.ColumnElement[Any]:
         """Cast to enumerated types, which have operators and an order of their own."""
@@ -133,7 +145,7 @@ class PastPostgreSQL(PastDatabase):
 
     def now(self, connection: Connection) -> dt.datetime:
         """Ask ``clock_timestamp()``."""
-        now: dt.datetime = connection.scalar(sa.select(sa.func.clock_timestamp(type_=sa.DateTime(timezone=True))))
+        now: dt.datetime = connection.execute(sa.select(sa.func.clock_timestamp(type_=_AWARE))).scalar_one()
         return now.astimezone(dt.UTC)
 
     def check_future(self, connection: Connection, moment: Moment) -> None:
@@ -145,11 +157,20 @@ class PastPostgreSQL(PastDatabase):
                 f"the snapshot {moment.text!r} lies in the future of this server: give one that was taken on it"
             )
 
-    def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
-        """Look which transactions the reading snapshot found open; one that can't be seen counts as older."""
+    def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
+        """Look at the server's activity; a transaction whose begin can't be seen counts as older than the moment."""
         if isinstance(moment, Snapshot):
             return True
-        return bool(connection.scalar(sa.text(_SETTLED).bindparams(sa.bindparam("moment", type_=_AWARE)), {"moment": moment.at}))
+        statement = sa.text(_SETTLED).bindparams(sa.bindparam("moment", moment.at, type_=_AWARE))
+        return bool(connection.scalar(statement))
+
+    def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
+        """Look now, if that was not done before, and if the queries to come take newer snapshots."""
+        if before is not None or isinstance(moment, Snapshot):
+            return True if before is None else before
+        if connection.scalar(sa.text("SELECT current_setting('transaction_isolation')")) != "read committed":
+            return None
+        return self.before_begin(connection, moment)
 
     def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
         if isinstance(moment, Snapshot):
@@ -176,14 +197,14 @@ class PastMariaDB(PastDatabase):
             return None
         return not row.writers and moment.at <= row.now.replace(tzinfo=dt.UTC) - _MARIADB_LAG
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Start one read-only transaction whose snapshot is taken now."""
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        _send(dbapi_connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        _send(dbapi_connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
     def now(self, connection: Connection) -> dt.datetime:
         """Ask ``UTC_TIMESTAMP(6)``."""
-        now: dt.datetime = connection.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))
+        now: dt.datetime = connection.execute(sa.text("SELECT UTC_TIMESTAMP(6)")).scalar_one()
         return now.replace(tzinfo=dt.UTC)
 
     def is_missing_table(self, error: DBAPIError) -> bool:
@@ -199,19 +220,26 @@ class PastSQLite(PastDatabase):
         version = getattr(dialect, "server_version_info", None) or sqlite3.sqlite_version_info
         self.cte_prefixes = ("NOT MATERIALIZED",) if version >= (3, 35) else ()
 
+    def before_connect(self, engine: Engine) -> None:
+        """Refuse a pool of one connection for all, while somebody is in a transaction on it.
+
+        Raises:
+            ConfigurationError: then, since the look at the past would end that transaction.
+        """
+        record = engine.pool.__dict__.get("connection") if isinstance(engine.pool, StaticPool) else None
+        if record is not None and _in_transaction(record.driver_connection):
+            _refuse_shared()
+
     def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
         """Try for the write lock, without waiting, to see whether a writer is open."""
-        if _in_transaction(connection):
-            raise ConfigurationError(
-                "as_of() got from the engine's pool a connection that is in the middle of a transaction (a pool that "
-                "shares one connection, as for ':memory:'): give the session instead of the engine"
-            )
+        if _in_transaction(connection.connection.driver_connection):
+            _refuse_shared()
         return _write_lock_is_free(connection)
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Begin explicitly: sqlite3 by itself begins no transaction for a SELECT."""
-        if not _in_transaction(connection):
-            connection.exec_driver_sql("BEGIN")
+        if not _in_transaction(dbapi_connection.driver_connection):
+            _send(dbapi_connection, "BEGIN")
 
     def now(self, connection: Connection) -> dt.datetime:
         """Read the process clock, which SQLite uses as well."""
@@ -238,39 +266,37 @@ def past_database(dialect: Dialect) -> PastDatabase:
     """
     known = _DATABASES.get(dialect.name)
     if known is None or (known is PastMariaDB and not getattr(dialect, "is_mariadb", False)):
-        raise ConfigurationError(f"as_of() does not know the database {dialect.name!r}: use PostgreSQL, MariaDB or SQLite")
+        raise ConfigurationError(
+            f"as_of() does not know the database {dialect.name!r}: use PostgreSQL, MariaDB or SQLite"
+        )
     return known(dialect)
 
 
 _AWARE: Final = sa.DateTime(timezone=True)
 
 _SNAPSHOT_REACHED: Final = (
-    "SELECT pg_snapshot_xmax(CAST(:snapshot AS pg_snapshot)) <= pg_snapshot_xmax(pg_current_snapshot())"
+    "SELECT pg_snapshot_xmax(CAST(CAST(:snapshot AS text) AS pg_snapshot)) <= pg_snapshot_xmax(pg_current_snapshot())"
 )
 
-# A row's xmin has 32 bits: the 64-bit number is the newest one that ends so and is not in the future.
-_ROW_IN_SNAPSHOT: Final = """pg_visible_in_snapshot(CAST(CAST(
-  CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
-  - ((CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
-      - CAST(CAST(xmin AS text) AS bigint)) & 4294967295) AS text) AS xid8), CAST(:snapshot AS pg_snapshot))"""
+# A row's xmin has 32 bits: the 64-bit number that ends so is the one within 2^31 of the present; a row that is older than
+# that would count as newer than the snapshot, which refuses rather than guesses.
+_ROW_IN_SNAPSHOT: Final = """
+pg_visible_in_snapshot(
+  (SELECT CAST(CAST(horizon - ((horizon - CAST(CAST(xmin AS text) AS bigint)) & 4294967295) AS text) AS xid8)
+   FROM (SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) + 2147483648) AS next(horizon)),
+  CAST(CAST(:snapshot AS text) AS pg_snapshot))"""
 
-# Open in the reading snapshot, in this database, not this transaction, and not known to have begun after the moment;
-# or at its first write just now, in a statement that began before the moment.
+# Nobody else in this database has a transaction id, unless its transaction began after the moment; nor is anybody
+# within a statement, begun by the moment, that may be about to get one; nor has anybody prepared a transaction.
 _SETTLED: Final = """
-SELECT NOT EXISTS (
-  SELECT FROM pg_snapshot_xip(pg_current_snapshot()) AS open(xid)
-  LEFT JOIN pg_stat_activity AS activity
-    ON CAST(CAST(activity.backend_xid AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
-  LEFT JOIN pg_prepared_xacts AS prepared
-    ON CAST(CAST(prepared.transaction AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
-  WHERE open.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
-    AND coalesce(activity.datname, prepared.database, current_database()) = current_database()
-    AND NOT coalesce(activity.xact_start > :moment, false)
-) AND NOT EXISTS (
+SELECT :moment <= clock_timestamp() AND NOT EXISTS (
   SELECT FROM pg_stat_activity
-  WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND backend_xid IS NULL
-    AND backend_type = 'client backend' AND query_start <= :moment AND :moment > clock_timestamp() - interval '1 minute'
-)"""
+  WHERE datname = current_database() AND pid <> pg_backend_pid() AND (
+    (backend_xid IS NOT NULL AND NOT coalesce(xact_start > :moment, false))
+    OR (backend_xid IS NULL AND coalesce(backend_type, 'client backend') = 'client backend'
+        AND coalesce(state, 'active') = 'active' AND coalesce(query_start, :moment) <= :moment
+        AND :moment > clock_timestamp() - interval '1 minute'))
+) AND NOT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())"""
 
 _INNODB_WRITERS: Final = (
     "SELECT UTC_TIMESTAMP(6) AS now, "
@@ -294,16 +320,30 @@ def _is_privilege_error(error: DBAPIError) -> bool:
     return _number(error) in (1227, 1142, 1044)
 
 
-def _in_transaction(connection: Connection) -> bool:
-    driver = connection.connection.driver_connection
+def _in_transaction(driver: Any) -> bool:
     return bool(getattr(driver, "in_transaction", False)) and getattr(driver, "autocommit", None) is not False
+
+
+def _refuse_shared() -> NoReturn:
+    raise ConfigurationError(
+        "as_of() would get from the engine's pool a connection that is in the middle of a transaction (the pool shares "
+        "one connection, as for ':memory:'): give the session instead of the engine"
+    )
+
+
+def _send(connection: PoolProxiedConnection, sql: str) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(sql)
+    finally:
+        cursor.close()
 
 
 def _write_lock_is_free(connection: Connection) -> bool | None:
     cursor = connection.connection.cursor()
     try:
         cursor.execute("PRAGMA busy_timeout")
-        row = cursor.fetchone()
+        waits = int((cursor.fetchone() or (0,))[0])
         cursor.execute("PRAGMA busy_timeout = 0")
         try:
             cursor.execute("BEGIN IMMEDIATE")
@@ -313,7 +353,7 @@ def _write_lock_is_free(connection: Connection) -> bool | None:
             cursor.execute("ROLLBACK")
             return True
         finally:
-            cursor.execute(f"PRAGMA busy_timeout = {int(row[0])}")
+            cursor.execute(f"PRAGMA busy_timeout = {waits}")
     finally:
         cursor.close()
 

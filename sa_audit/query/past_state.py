@@ -43,33 +43,31 @@ class PastTable:
     Args:
         audited: the table.
         state: its rows at the moment, under a reserved name.
-        named: the same under the name by which the statement's columns call it.
-        alias: that name.
+        alias: the name by which the statement's columns call it.
     """
 
     audited: AuditedTable
     state: CTE
-    named: FromClause
     alias: str
 
 
 def past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
     """Give what stands for an audited table; made once for each kind of moment and database."""
     key = ("sa_audit.past", kind, database.state_key)
-    known = audited.memo.get(key)
+    known: PastTable | None = audited.memo.get(key)
     if known is None:
         known = audited.memo.setdefault(key, _past_table(audited, kind, database))
-    return known  # type: ignore[no-any-return]
+    return known
 
 
 def unrecorded(audited: AuditedTable) -> dict[str, Marker]:
     """Give the columns whose values the history does not hold, by database name, with the marker for each."""
-    known = audited.memo.get("sa_audit.unrecorded")
+    known: dict[str, Marker] | None = audited.memo.get("sa_audit.unrecorded")
     if known is None:
         masked = {column.name: Masked for column in audited.columns if column.recorded is None}
         known = {**masked, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
-    return known  # type: ignore[no-any-return]
+    return known
 
 
 def recorded_at(history: FromClause, moment: Moment) -> sa.ColumnElement[bool]:
@@ -82,13 +80,16 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
     """Give the query for the table's rows at the moment that the parameter ``sa_audit_moment`` names.
 
     It finds the rows of a key through the index (key, audit_id), and never reads all of the history for one of them.
+    The comparison with the last truncate is a difference, lest a planner walk the index of ``audit_id`` for it.
     """
-    history, later, cut = audited.history, audited.history.alias("sa_audit_later"), audited.history.alias("sa_audit_cut")
+    history = audited.history
+    later, cut = history.alias("sa_audit_later"), history.alias("sa_audit_cut")
     moment = sa.bindparam(MOMENT, type_=_parameter_type(history, kind), required=True)
     first = cut.c[audited.key[0].key]
     truncated = sa.select(sa.func.max(cut.c.audit_id)).where(
         first.is_(sa.null()), cut.c.audit_op == sa.literal_column("'T'"), _recorded(cut, kind, moment)
     )
+    minus_one: sa.ColumnClause[int] = sa.literal_column("-1")
     superseded = sa.exists(sa.literal_column("1")).where(
         *(_same(later.c[column.key], history.c[column.key], column) for column in audited.key),
         later.c.audit_id > history.c.audit_id,
@@ -103,17 +104,16 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
         history.c.audit_op.in_([sa.literal_column(f"'{operation}'") for operation in "IUB"]),
         _recorded(history, kind, moment),
         sa.not_(superseded.correlate(history)),
-        history.c.audit_id > sa.func.coalesce(truncated.scalar_subquery(), sa.literal_column("0")),
+        sa.func.coalesce(truncated.scalar_subquery() - history.c.audit_id, minus_one) < sa.literal_column("0"),
     )
 
 
 def _past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
     table = audited.table
-    alias = short_name(table.fullname)
     state = state_query(audited, kind, database).cte(short_name(f"sa_audit_past.{table.fullname}"))
     for prefix in database.cte_prefixes:
         state = state.prefix_with(prefix)
-    return PastTable(audited=audited, state=state, named=state.alias(alias), alias=alias)
+    return PastTable(audited=audited, state=state, alias=short_name(table.fullname))
 
 
 def _same(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any], source: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -125,7 +125,9 @@ def _same(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any], source: sa.C
 def _recorded(history: FromClause, kind: type[Moment], moment: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
     if kind is Snapshot:
         transaction = sa.cast(sa.cast(history.c.audit_txid, sa.Text()), _TransactionId())
-        return sa.func.pg_visible_in_snapshot(transaction, sa.cast(moment, _Snapshot()), type_=sa.Boolean())
+        return sa.func.pg_visible_in_snapshot(
+            transaction, sa.cast(sa.cast(moment, sa.Text()), _Snapshot()), type_=sa.Boolean()
+        )
     return history.c.audit_at <= moment
 
 

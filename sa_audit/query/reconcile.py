@@ -93,32 +93,40 @@ def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
 
 def _counted(source: Source, subject: Subject, part: Part) -> Iterator[Discrepancy]:
     """Compare how many rows of each key there are, and are recorded: without a primary key, rows have no other name."""
-    table, history = part.audited.table, part.history
-    later = history.alias("later")
-    emptied = sa.exists().where(later.c[part.key[0].key].is_(None), later.c.audit_op == "T", later.c.audit_id > history.c.audit_id)
-    weight = sa.case((history.c.audit_op.in_(("I", "B")), 1), (history.c.audit_op == "D", -1), else_=0)
-    recorded_rows = sa.select(
-        *(history.c[column.key] for column in part.key), weight.label("recorded"), sa.literal(0).label("present")
-    ).where(history.c.audit_op != "T", ~emptied)
-    present_rows = sa.select(*part.key, sa.literal(0), sa.literal(1))
-    both = sa.union_all(recorded_rows, present_rows).subquery()
-    key = [sa.type_coerce(both.c[position], column.type) for position, column in enumerate(part.key)]
-    recorded, present = sa.func.sum(both.c[-2]), sa.func.sum(both.c[-1])
-    statement = sa.select(*key, recorded, present).group_by(*list(both.c)[:-2]).having(recorded != present)
     names = [subject.names(subject.mapper)[column] for column in part.key]
-    for row in _stream(source, part, statement):
-        identity, surplus = tuple(row[:-2]), row[-1] > row[-2]
-        pairs = ((None, value) if surplus else (value, None) for value in identity)
+    for row in _stream(source, part, _counts(part)):
+        *key, recorded, present = tuple(row)
+        pairs = [(None, value) if present > recorded else (value, None) for value in key]
         yield Discrepancy(
             entity=subject.name,
-            table=table.fullname,
-            identity=identity,
-            kind="unrecorded" if surplus else "missing",
+            table=part.audited.table.fullname,
+            identity=tuple(key),
+            kind="unrecorded" if present > recorded else "missing",
             diff=dict(zip(names, pairs, strict=True)),
         )
 
 
-def _same_row(source: Source, part: Part, history: sa.Alias, table: sa.Table) -> sa.ColumnElement[bool]:
+def _counts(part: Part) -> sa.Select[*tuple[Any, ...]]:
+    """Give the query for keys with their recorded and present numbers of rows, where these differ."""
+    history, later = part.history, part.history.alias("later")
+    emptied = sa.exists().where(
+        later.c[part.key[0].key].is_(None), later.c.audit_op == "T", later.c.audit_id > history.c.audit_id
+    )
+    weight = sa.case((history.c.audit_op.in_(("I", "B")), 1), (history.c.audit_op == "D", -1), else_=0)
+    names = [f"key_{number}" for number in range(len(part.key))]
+    in_history = sa.select(
+        *(history.c[column.key].label(name) for name, column in zip(names, part.key, strict=True)),
+        weight.label("recorded"),
+        sa.literal_column("0").label("present"),
+    ).where(history.c.audit_op != "T", ~emptied)
+    in_table = sa.select(*part.key, sa.literal_column("0"), sa.literal_column("1"))
+    both = sa.union_all(in_history, in_table).subquery("counted")
+    key = [sa.type_coerce(both.c[name], column.type) for name, column in zip(names, part.key, strict=True)]
+    recorded, present = sa.func.sum(both.c.recorded), sa.func.sum(both.c.present)
+    return sa.select(*key, recorded, present).group_by(*(both.c[name] for name in names)).having(recorded != present)
+
+
+def _same_row(source: Source, part: Part, history: sa.FromClause, table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(
         *(
             source.reader.same_key(history.c[column.key], table.c[column.key], nullable=bool(column.nullable))
@@ -127,7 +135,7 @@ def _same_row(source: Source, part: Part, history: sa.Alias, table: sa.Table) ->
     )
 
 
-def _is_last(source: Source, part: Part, row: sa.Alias) -> sa.ColumnElement[bool]:
+def _is_last(source: Source, part: Part, row: sa.FromClause) -> sa.ColumnElement[bool]:
     """Give the condition that no later row of the same key, and no later truncate, follows."""
     later, emptied = part.history.alias("later"), part.history.alias("emptied")
     same = (
@@ -144,11 +152,11 @@ def _is_last(source: Source, part: Part, row: sa.Alias) -> sa.ColumnElement[bool
     )
 
 
-def _in(history: sa.Alias, column: RecordedColumn) -> sa.Column[Any]:
+def _in(history: sa.FromClause, column: RecordedColumn) -> sa.ColumnElement[Any]:
     return history.c[column.source.key]
 
 
-def _stream(source: Source, part: Part, statement: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+def _stream(source: Source, part: Part, statement: sa.Executable) -> Iterator[sa.Row[Any]]:
     yield from source.execute(statement, part.audited.trail, yield_per=STREAM)
 
 

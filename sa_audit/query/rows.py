@@ -6,10 +6,12 @@ Imports model, errors and SQLAlchemy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
@@ -71,8 +73,14 @@ class Source:
         Raises:
             CaptureMissing: if a table or column of the trail is not there.
         """
-        try:
+        with self.named_if_missing(trail):
             return self.connection.execute(statement, execution_options=options)
+
+    @contextmanager
+    def named_if_missing(self, trail: Trail) -> Iterator[None]:
+        """Turn a database error into :class:`CaptureMissing` where it comes from a trail that is not there."""
+        try:
+            yield
         except sa.exc.DBAPIError as error:
             if not self.reader.misses_table(error):
                 raise
@@ -95,8 +103,8 @@ def source_of(session: Session, bind_arguments: dict[str, Any]) -> Source:
         NotAudited: if it is no :class:`sqlalchemy.orm.Session`.
     """
     if not isinstance(session, Session):
-        if isinstance(getattr(session, "registry", None), Callable):  # type: ignore[arg-type]
-            return source_of(session.registry(), bind_arguments)
+        if isinstance(session, orm.scoped_session):
+            return source_of(session(), bind_arguments)
         raise NotAudited(
             f"{type(session).__name__} is no sqlalchemy.orm.Session: give one; "
             "for an AsyncSession there are the awaitable functions of sa_audit.asyncio"
@@ -135,9 +143,22 @@ def _equal(column: sa.Column[Any], value: Any) -> Condition:
 
 
 def read(
-    source: Source, part: Part, condition: Condition, flags: Sequence[sa.ColumnElement[Any]] = ()
+    source: Source,
+    part: Part,
+    condition: Condition,
+    flags: Sequence[sa.ColumnElement[Any]] = (),
+    *,
+    current: bool = False,
 ) -> Iterator[HistoryRow]:
-    """Read the history rows of one table that meet a condition, in the order of their ids."""
+    """Read the history rows of one table that meet a condition, in the order of their ids.
+
+    Args:
+        source: where to read.
+        part: the table.
+        condition: on its history table.
+        flags: further expressions to select.
+        current: read what is committed now, where the transaction's snapshot is older and the database allows it.
+    """
     audited, history, entry = part.audited, part.history, part.audited.trail.transaction
     info = [entry.c[name] for name in INFO]
     values = [sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded]
@@ -151,8 +172,10 @@ def read(
     )
     decoders = source.reader.decoders(audited)
     ends = [5 + len(INFO), 5 + len(INFO) + len(values), 5 + len(INFO) + len(values) + len(extras)]
+    if current:
+        statement = source.reader.current(statement)
     for row in source.execute(statement, audited.trail):
-        audit_id, tx, op, flush, document = row[:5]
+        audit_id, tx, op, flush, document = tuple(row)[:5]
         recorded = zip((column.source for column in audited.recorded), row[ends[0] : ends[1]], strict=True)
         yield HistoryRow(
             part=part,
@@ -192,4 +215,3 @@ def _info(values: Sequence[Any], part: Part, audit_id: int, tx: int) -> Transact
             f"{part.audited.trail.transaction.fullname}: somebody removed it"
         )
     return info_of(values)
-

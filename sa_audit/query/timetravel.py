@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import ConfigurationError
 from .moment import parse_moment
-from .past_session import BorrowingPastSession, Past, PastSession
+from .past import Past
+from .past_session import BorrowingPastSession, PastSession
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -41,28 +42,30 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
         with sa_audit.as_of(engine, "2026-03-31T23:59:59Z") as past:
             account = past.get(Account, 42)
 
-    Over an engine, the session reads in one REPEATABLE READ, READ ONLY transaction of its own.  Over a session, it reads on
-    that session's connections and within its transaction, so that what the session has flushed but not committed is
-    seen; it leaves that transaction as it is.
+    Over an engine, the session reads in one REPEATABLE READ, READ ONLY transaction of its own.  Over a session, it
+    reads on that session's connections and within its transaction, so that what the session has flushed (which is done
+    first, if it has autoflush) but not committed is seen; it leaves that transaction as it is.
 
     ``session.info["settled"]`` tells whether the state can't change any more: True when no transaction is open that
-    could still commit rows recorded up to the moment, False while one is, None where the database doesn't tell (MariaDB
-    without the PROCESS privilege, and a SQLite session's own connection).  A snapshot is always settled.
+    could still commit rows recorded up to the moment, False while one is or may be, None where the database doesn't
+    tell: MariaDB without the PROCESS privilege; and over a session MariaDB, SQLite, and PostgreSQL above READ
+    COMMITTED.  A snapshot is always settled.
 
     Not seen: what SQL functions read (of the database or the user), and constructs whose SQL the user's own
     ``@compiles`` functions make.
 
     Args:
         engine_or_session: an ``Engine`` or ``Session``; or an ``AsyncEngine`` or ``AsyncSession``.
-        when: an aware datetime; an ISO 8601 text with offset; a date (the end of that day, UTC); on PostgreSQL a snapshot.
+        when: an aware datetime; an ISO 8601 text with offset; a date (the end of that day, UTC); on PostgreSQL a
+            snapshot.
         present: mapped classes and tables without history that may be read as they are now.
 
     Returns:
         A context manager that gives a ``Session``, or an async one that gives an ``AsyncSession``.
 
     Raises:
-        InvalidMoment: for a moment that is naive, unreadable, or in the future; when a query touches a table, for one before
-            its records begin.
+        InvalidMoment: for a moment that is naive, unreadable, or in the future; when a query touches a table, for one
+            before its records begin.
         ConfigurationError: for another first argument, an audited table in ``present``, or an unknown database.
 
     In the session, a query raises :class:`NotAudited` for what has no history, and :class:`ReadOnlyPast` for what

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import uuid
-from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey, String, orm
@@ -13,6 +12,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 import sa_audit
 from sa_audit import Audited, Exclude, Mask
+
+
+class Odd(sa.types.UserDefinedType[str]):
+    """A type that does not say its Python type."""
+
+    cache_ok = True
 
 
 class Colour(enum.Enum):
@@ -98,9 +103,9 @@ kinds = sa.Table(
     sa.Column("s", sa.String),
     sa.Column("j", sa.JSON),
     sa.Column("null", sa.types.NullType()),
+    sa.Column("odd", Odd()),
 )
 """Not audited: columns of each type that a key can have."""
 
 bare = sa.MetaData()
 nothing = object()
-DECIMAL = Decimal("12.50")

@@ -182,6 +182,8 @@ class TestKeys:
         [
             ("Item", "abc", "'abc' does not fit Item.id: give a whole number"),
             ("Item", "1_0", "'1_0' does not fit Item.id"),
+            ("Item", "9223372036854775808", "a whole number of at most 64 bits"),
+            ("Line", "1,\udcff", "is not valid Unicode text, so it is no value of Line.number"),
             ("Item", "", "'' does not fit Item.id"),
             ("Item", "1,2", "'1,2' does not fit Item.id"),
             ("Token", "7", "'7' does not fit Token.id: give a UUID"),
@@ -216,6 +218,7 @@ class TestKeys:
             ("s", " x ", " x "),
             ("j", "x", "x"),
             ("null", "x", "x"),
+            ("odd", "x", "x"),
         ],
     )
     def test_types(self, column: str, text: str, value: Any) -> None:

@@ -1,0 +1,97 @@
+"""Awaitable twins of the functions that ask and restore, for an ``AsyncSession``.
+
+Each takes the arguments of its namesake in :mod:`sa_audit` and gives the same; what iterates there is a list here.
+Imports query and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from . import query
+from .query import Change, Discrepancy, Operation, Page, TransactionRecord
+
+
+async def history(
+    session: AsyncSession,
+    entity: Any,
+    key: Any = None,
+    *,
+    since: Any = None,
+    until: Any = None,
+    attribute: str | None = None,
+) -> list[Change]:
+    """Give the changes of one row, oldest first; see :func:`sa_audit.history`."""
+    return await session.run_sync(
+        lambda sync: query.history(sync, entity, key, since=since, until=until, attribute=attribute)
+    )
+
+
+async def blame(session: AsyncSession, entity: Any, key: Any = None) -> dict[str, Change]:
+    """Give the change that gave each attribute of a row its present value; see :func:`sa_audit.blame`."""
+    return await session.run_sync(lambda sync: query.blame(sync, entity, key))
+
+
+async def diff(session: AsyncSession, entity: Any, key: Any, earlier: Any, later: Any) -> dict[str, tuple[Any, Any]]:
+    """Give what differs in a row between two moments; see :func:`sa_audit.diff`."""
+    return await session.run_sync(lambda sync: query.diff(sync, entity, key, earlier, later))
+
+
+async def transaction(session: AsyncSession, transaction_id: int, *, base: Any = None) -> TransactionRecord:
+    """Give everything that one database transaction did; see :func:`sa_audit.transaction`."""
+    return await session.run_sync(lambda sync: query.transaction(sync, transaction_id, base=base))
+
+
+async def trail(
+    session: AsyncSession,
+    *,
+    actor: str | None = None,
+    entity: Any = None,
+    identity: Any = None,
+    operation: Operation | None = None,
+    action: str | None = None,
+    since: Any = None,
+    until: Any = None,
+    limit: int = 100,
+    after: str | None = None,
+    base: Any = None,
+) -> Page:
+    """Give a page of the trail; see :func:`sa_audit.trail`."""
+    return await session.run_sync(
+        lambda sync: query.trail(
+            sync,
+            actor=actor,
+            entity=entity,
+            identity=identity,
+            operation=operation,
+            action=action,
+            since=since,
+            until=until,
+            limit=limit,
+            after=after,
+            base=base,
+        )
+    )
+
+
+async def reconcile(session: AsyncSession, entity: Any) -> list[Discrepancy]:
+    """Give all rows whose present state differs from the last recorded one; see :func:`sa_audit.reconcile`."""
+    return await session.run_sync(lambda sync: list(query.reconcile(sync, entity)))
+
+
+async def restore(session: AsyncSession, entity: Any, key: Any, when: Any) -> Any:
+    """Bring a row back to its state at a moment; see :func:`sa_audit.restore`."""
+    return await session.run_sync(lambda sync: query.restore(sync, entity, key, when))
+
+
+async def revert(session: AsyncSession, transaction_id: int, *, base: Any = None) -> int:
+    """Undo what one row of ``audit_transaction`` recorded; see :func:`sa_audit.revert`.
+
+    The session's objects are expired: refresh those that are used further.
+    """
+    return await session.run_sync(lambda sync: query.revert(sync, transaction_id, base=base))
+
+
+__all__ = ["blame", "diff", "history", "reconcile", "restore", "revert", "trail", "transaction"]

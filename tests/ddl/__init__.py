@@ -1,0 +1,1 @@
+"""Tests of the guards and the DDL events."""

@@ -1,0 +1,1 @@
+"""Laws that hold whatever is done: a stateful test beside a plain model in memory."""
