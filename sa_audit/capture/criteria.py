@@ -53,8 +53,12 @@ def exists_criterion(table: sa.Table, criteria: Sequence[Any]) -> Any:
 
 def with_parameters(criterion: Any, row: dict[str, Any]) -> Any:
     """Give a criterion with the values of one row of parameters in it."""
-    names = {bind.key for bind in visitors.iterate(criterion) if isinstance(bind, sa.BindParameter)}
-    return criterion.unique_params({name: value for name, value in row.items() if name in names})
+    def replaced(element: Any, **_kw: Any) -> Any:
+        if not isinstance(element, sa.BindParameter) or element.key not in row:
+            return None
+        return sa.bindparam(None, row[element.key], type_=element.type, unique=True, expanding=element.expanding)
+
+    return visitors.replacement_traverse(criterion, {}, replaced)
 
 
 # -- reading ------------------------------------------------------------------------------
@@ -90,8 +94,9 @@ def _read(
         sa.select(*(column.label(f"c{i}") for i, column in enumerate(columns)))
         .select_from(audited.table)
         .where(exists_criterion(audited.table, criteria))
-        .order_by(*audited.key)
     )
+    if statement.recording.backend.locks_in_order:
+        query = query.order_by(*audited.key)
     if pinned is not None:
         query = query.where(pinned)
     for cte in statement.element._independent_ctes:

@@ -190,24 +190,31 @@ def child_keys(
 ) -> list[Key]:
     """Give the keys of the rows that refer to the given rows of ``parent``, locked."""
     child = constraint.table
-    own = tuple(child.primary_key.columns) or tuple(c for c in child.columns if c.foreign_keys)
-    other = parent.alias()
-    parent_key = [other.c[column.key] for column in _key_of(parent)]
-    join = sa.and_(
-        *(element.parent == other.c[element.column.key] for element in constraint.elements),
-    )
+    own = _key_of(child)
     found: list[Key] = []
     for start in range(0, len(keys), 1000):
-        part = keys[start : start + 1000]
-        chosen = (
-            parent_key[0].in_([key[0] for key in part])
-            if len(parent_key) == 1
-            else sa.tuple_(*parent_key).in_([tuple(key) for key in part])
-        )
-        statement = sa.select(*own).where(sa.exists().where(join, chosen)).order_by(*own).with_for_update(of=child)
+        chosen = _refers_to(constraint, parent, keys[start : start + 1000])
+        statement = sa.select(*own).where(chosen).order_by(*own).with_for_update(of=child)
         execution = {INTERNAL: True, "schema_translate_map": options.get("schema_translate_map")}
         found += [tuple(row) for row in connection.execute(statement, execution_options=execution)]
     return found
+
+
+def _refers_to(constraint: sa.ForeignKeyConstraint, parent: sa.Table, keys: list[Key]) -> Any:
+    """Give the condition that a row refers to one of the given rows of ``parent``."""
+    by_referred = {element.column: element.parent for element in constraint.elements}
+    key = _key_of(parent)
+    if set(by_referred) == set(key):
+        return _any_of([by_referred[column] for column in key], keys)
+    other = parent.alias()
+    join = (element.parent == other.c[element.column.key] for element in constraint.elements)
+    return sa.exists().where(*join, _any_of([other.c[column.key] for column in key], keys))
+
+
+def _any_of(columns: Sequence[Any], keys: list[Key]) -> Any:
+    if len(columns) == 1:
+        return columns[0].in_([key[0] for key in keys])
+    return sa.tuple_(*columns).in_([tuple(key) for key in keys])
 
 
 def _key_of(table: sa.Table) -> tuple[sa.Column[Any], ...]:

@@ -45,7 +45,7 @@ def _record(statement: Statement, keys: Sequence[Key]) -> None:
 
 def _record_defaults(statement: Statement, result: Any) -> None:
     keys = inserted_keys(statement.audited, result)
-    as_count(result, len(keys))
+    as_count(result, keys)
     _record(statement, keys)
 
 
@@ -85,7 +85,7 @@ def _add_returning(statement: Statement) -> None:
     def after(result: Any) -> None:
         rows = buffered_rows(result)
         keys, positions = returned_keys(result, rows, audited)
-        hide_columns(result, len(rows), positions if mine else [], shown=shown)
+        hide_columns(result, keys, positions if mine else [], shown=shown)
         _record(statement, keys)
 
     statement.after = after

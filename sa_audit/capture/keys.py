@@ -95,7 +95,9 @@ def links_by_key(audited: AuditedTable, element: Any, rows: Sequence[dict[str, A
     return None if keys is None else list(dict.fromkeys(keys))
 
 
-def keys_by_equality(audited: AuditedTable, criteria: Iterable[Any], rows: Sequence[dict[str, Any]]) -> list[Key] | None:
+def keys_by_equality(
+    audited: AuditedTable, criteria: Iterable[Any], rows: Sequence[dict[str, Any]]
+) -> list[Key] | None:
     """Give the keys of an executemany UPDATE or DELETE whose criteria compare the whole key with parameters."""
     parameters = equality_parameters(audited.table, criteria)
     if parameters is None or not all(column.key in parameters for column in audited.key):

@@ -18,7 +18,7 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
-from ..ddl.backend import INTERNAL
+from ..ddl.backend import INTERNAL, backend_for
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of, known_trails
 from . import foreign_keys, inserts, parents, statements, unit_of_work
@@ -28,6 +28,7 @@ from .recording import fail_closed, present_recording, recording_on
 from .returned import is_returned
 from .same_table import holds_history, refuse_other_name
 from .text import refused_tables, written_tables
+from .upserts import updates, upsert_clauses
 
 _HIDDEN: Final = "_sa_audit_hidden_writes"
 
@@ -125,7 +126,7 @@ def _begin_statement(
         statements.before_delete(statement)
     else:
         raise UnauditedWrite(
-            f"{type(element).__name__.lower()} on {audited.table.fullname} can't be recorded: "
+            f"{element.__visit_name__} on {audited.table.fullname} can't be recorded: "
             "use insert(), update() or delete()"
         )
     return statement
@@ -188,7 +189,7 @@ def _refuse_replaced(element: UpdateBase) -> None:
     audited = audited_target(element)
     if audited is not None:
         raise UnauditedWrite(
-            f"a before_execute listener replaced the {type(element).__name__.lower()} on {audited.table.fullname} "
+            f"a before_execute listener replaced the {element.__visit_name__} on {audited.table.fullname} "
             "after it had been read, so what it changed is not known: change statements in before_cursor_execute, or "
             "listen on the class Engine before sa_audit is imported"
         )
@@ -221,16 +222,21 @@ def _handle_error(context: Any) -> None:
 
 @event.listens_for(Session, "do_orm_execute")
 def _do_orm_execute(state: ORMExecuteState) -> Any:
-    """Have an ORM INSERT that returns attributes return the key as well, which the user does not see."""
+    """Have an ORM INSERT with RETURNING return what recording needs as well, which the user does not see."""
     element: Any = state.statement
     if not isinstance(element, Insert) or not element._returning:
         return None
     audited = audited_target(element)
-    missing = [] if audited is None else [column for column in audited.key if not is_returned(element, column)]
-    if not missing:
+    if audited is None:
         return None
-    result = state.invoke_statement(statement=element.returning(*missing))
-    return result.columns(*range(len(result.keys()) - len(missing)))
+    added: list[Any] = [column for column in audited.key if not is_returned(element, column)]
+    if any(updates(clause) for clause in upsert_clauses(element)):
+        marker = backend_for(state.session.get_bind(**state.bind_arguments).dialect).upsert_marker(audited.table)
+        added += [] if marker is None else [marker]
+    if not added:
+        return None
+    result = state.invoke_statement(statement=element.returning(*added))
+    return result.columns(*range(len(result.keys()) - len(added)))
 
 
 @event.listens_for(Engine, "before_cursor_execute")
@@ -274,7 +280,7 @@ def _refuse_hidden(element: UpdateBase) -> None:
     if audited is not None or parents.parent_of(element) is not None:
         table = audited.table if audited is not None else element.table
         raise UnauditedWrite(
-            f"{type(element).__name__.lower()} on {table} inside another statement can't be recorded: "
+            f"{element.__visit_name__} on {table} inside another statement can't be recorded: "
             "execute it as a statement of its own"
         )
 

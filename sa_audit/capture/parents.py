@@ -29,6 +29,7 @@ class Parent:
         self.trail = trail
         self.key = tuple(table.primary_key.columns)
         self.columns = [RecordedColumn(column, None, None) for column in self.key]
+        self.memo: dict[Any, Any] = {}
 
 
 def parent_of(element: Any) -> Parent | None:

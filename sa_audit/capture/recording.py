@@ -261,7 +261,8 @@ def _images_statement(backend: Backend, target: Target) -> Any:
     pinned = f" AND (SELECT {settings}) IS NOT NULL" if settings is not None else ""
     order = ", ".join(f"t.{backend.quote(column.name)}" for column in audited.key)
     sql = (
-        f"SELECT {', '.join(names + images)} FROM {backend.table_name(audited.table, target.schemas)} AS t "
+        f"SELECT {', '.join(names + images)} FROM {backend.table_name(audited.table, target.schemas)} "
+        f"AS t{backend.look_up(audited)} "
         f"WHERE {backend.key_predicate(audited, 't')}{pinned} ORDER BY {order}{backend.row_lock}"
     )
     columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]

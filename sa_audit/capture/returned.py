@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import cursor
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.engine.result import result_tuple
 
 from ..ddl.backend import Key
 from ..errors import UnauditedWrite
@@ -24,7 +25,8 @@ def buffered_rows(result: Any) -> list[Any]:
         return list(strategy._rowbuffer)
     if result.cursor is None:
         return []
-    rows = list(result.cursor.fetchall())
+    # a streamed result has read some of its rows already
+    rows = [*getattr(strategy, "_rowbuffer", ()), *result.cursor.fetchall()]
     result.cursor_strategy = FullyBufferedCursorFetchStrategy(
         result.cursor, alternate_description=result.cursor.description, initial_buffer=rows
     )
@@ -80,25 +82,34 @@ def _is_column(part: Any, column: sa.Column[Any]) -> bool:
     return table is column.table or getattr(table, "_deannotate", lambda: None)() is column.table
 
 
-def hide_columns(result: Any, count: int, added: Sequence[int], *, shown: bool) -> None:
+def hide_columns(result: Any, keys: Sequence[Key], added: Sequence[int], *, shown: bool) -> None:
     """Show the user the columns that he asked for, or, if none, a result without rows."""
     if not shown:
-        as_count(result, count)
+        as_count(result, keys)
         return
     if result.context._rowcount is None or result.context._rowcount < 0:
-        result.context._rowcount = count
+        result.context._rowcount = len(keys)
     if added:
         width = len(result._metadata.keys)
         result.columns(*(i for i in range(width) if i not in set(added)))
 
 
-def as_count(result: Any, count: int) -> None:
+def as_count(result: Any, keys: Sequence[Key]) -> None:
     """Turn a result of hidden rows into what an INSERT without RETURNING gives."""
     result._soft_close()
     result._metadata = cursor._NO_RESULT_METADATA
     result.cursor_strategy = cursor._NO_CURSOR_DML
     context = result.context
-    context._rowcount = count
+    context._rowcount = len(keys)
     context._is_explicit_returning = False
     context.returned_default_rows = None
-    context.inserted_primary_key_rows = context._setup_ins_pk_from_empty()
+    context.inserted_primary_key_rows = _key_rows(context, keys)
+
+
+def _key_rows(context: Any, keys: Sequence[Key]) -> Any:
+    """Give what ``inserted_primary_key_rows`` is without RETURNING: SQLAlchemy asks for the key of a single row only."""
+    element = context.compiled.statement
+    if context.executemany or element._multi_values or element.select is not None or element._inline:
+        return context._setup_ins_pk_from_empty()
+    make = result_tuple([column.key for column in element.table.primary_key])
+    return [make(key) for key in keys]

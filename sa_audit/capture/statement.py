@@ -142,7 +142,7 @@ def refuse_unrecordable(statement: Statement) -> None:
         UnauditedWrite: naming the form and the way out.
     """
     element, name = statement.element, statement.audited.table.fullname
-    verb = type(element).__name__.lower()
+    verb = element.__visit_name__
     if element._prefixes:
         words = " ".join(str(prefix[0]) for prefix in element._prefixes)
         raise UnauditedWrite(
@@ -153,19 +153,19 @@ def refuse_unrecordable(statement: Statement) -> None:
         _refuse_update_or_delete(element, statement.audited.table)
     for inner in nested_writes(element):
         raise UnauditedWrite(
-            f"{type(inner).__name__.lower()} inside another statement on {name} can't be recorded: "
+            f"{inner.__visit_name__} inside another statement on {name} can't be recorded: "
             "execute it as a statement of its own"
         )
 
 
 def _refuse_update_or_delete(element: Any, table: sa.Table) -> None:
-    verb, name = type(element).__name__.lower(), table.fullname
+    verb, name = element.__visit_name__, table.fullname
     if any(value is not None for key, value in element.kwargs.items() if key.endswith("_limit")):
         raise UnauditedWrite(
             f"{verb} on {name} with LIMIT can't be recorded, since which rows it takes is not known: "
             "select the keys first"
         )
-    if not is_table(element.table, table):
+    if not is_table(element._annotations.get("_emit_update_table", element.table), table):
         raise UnauditedWrite(f"{verb} on an alias of {name} can't be recorded: write it on the table itself")
     for column in getattr(element, "_values", None) or {}:
         other = getattr(column, "table", None)

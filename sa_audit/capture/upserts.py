@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.dml import Insert
 
-from ..ddl.backend import Image, Key
+from ..ddl.backend import MARKER, Image, Key
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import foreign_keys
@@ -52,12 +52,13 @@ def before_upsert(statement: Statement, clauses: Sequence[Any]) -> None:
     shown = bool(element._returning)
     mine = [column for column in audited.key if not is_returned(element, column)]
     marker = statement.recording.backend.upsert_marker(audited.table)
+    marked = any(getattr(entry, "name", None) == MARKER for entry in element._returning)
     if statement.columns_fixed and (mine or marker is not None):
         raise UnauditedWrite(
             f"an upsert into {audited.table.fullname} in from_statement() can't be recorded: execute it by itself, "
             "with returning() of the class"
         )
-    extra = [*mine, *([marker] if marker is not None else [])]
+    extra = [*mine, *([marker] if marker is not None and not marked else [])]
     if extra:
         statement.element = element.returning(*extra)
 
@@ -66,12 +67,13 @@ def before_upsert(statement: Statement, clauses: Sequence[Any]) -> None:
         keys, positions = returned_keys(result, rows, audited)
         added = list(positions) if mine else []
         if marker is not None:
-            added.append(len(result.context.compiled._result_columns) - 1)
-            _refuse_unread(audited, keys, [bool(row[added[-1]]) for row in rows], images)
+            place = [entry.keyname for entry in result.context.compiled._result_columns].index(MARKER)
+            added += [] if marked else [place]
+            _refuse_unread(audited, keys, [bool(row[place]) for row in rows], images)
         new = list(dict.fromkeys(key for key in keys if key not in images))
         if marker is None:
             _refuse_living(statement, new)
-        hide_columns(result, len(rows), added, shown=shown)
+        hide_columns(result, keys, added, shown=shown)
         statement.write(inserted=new, images=list(images.values()))
 
     statement.after = after

@@ -24,6 +24,8 @@ from ..model.types import BigId, UTCDateTime
 CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
 MESSAGE: Final = "sa_audit: the trail is append-only"
 
+MARKER: Final = "sa_audit_updated"
+
 SchemaMap = Mapping[str | None, str | None]
 Key = tuple[Any, ...]
 
@@ -148,6 +150,9 @@ class Backend(ABC):
         """Tell whether the database acts on foreign keys by itself on this connection."""
         return True
 
+    locks_in_order: ClassVar[bool] = False
+    """Whether rows are locked in the order that a SELECT asks for, and not as they are come by."""
+
     outlives_failure: ClassVar[bool] = True
     """Whether a transaction can go on after a statement that the database refused."""
 
@@ -162,6 +167,10 @@ class Backend(ABC):
     table_exists: ClassVar[str] = (
         "SELECT 1 FROM information_schema.tables WHERE table_schema = :schema AND table_name = :name"
     )
+
+    def look_up(self, audited: AuditedTable) -> str:
+        """Give what stands behind a table's alias to have rows looked up by key, so that no others are locked."""
+        return ""
 
     @abstractmethod
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
@@ -194,7 +203,7 @@ class Backend(ABC):
         """
 
     def upsert_marker(self, table: sa.Table) -> Any:
-        """Give an expression that RETURNING of an upsert says "updated" with, or None where nothing can tell."""
+        """Give an expression, labelled :data:`MARKER`, by which RETURNING of an upsert tells which rows it updated."""
         return None
 
     def settings_expression(self, audited: AuditedTable) -> str | None:

@@ -18,6 +18,7 @@ from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
+    MARKER,
     MESSAGE,
     Backend,
     Batch,
@@ -43,6 +44,7 @@ class PostgreSQL(Backend):
 
     name = "postgresql"
     outlives_failure = False
+    locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
 
     # -- guards ------------------------------------------------------------------
@@ -111,7 +113,7 @@ class PostgreSQL(Backend):
     def upsert_marker(self, table: sa.Table) -> Any:
         """A row that an upsert inserted has no xmax; one that it updated was locked first."""
         name = self.dialect.identifier_preparer.quote(table.name)
-        return (sa.literal_column(f"{name}.xmax") != sa.literal_column("0")).label("sa_audit_updated")
+        return (sa.literal_column(f"{name}.xmax") != sa.literal_column("0")).label(MARKER)
 
     def settings_expression(self, audited: AuditedTable) -> str | None:
         """Pin what would make a float's text lossy, or that of dates inside arrays and the like ambiguous."""

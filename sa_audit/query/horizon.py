@@ -7,6 +7,7 @@ Imports model, errors and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,10 +25,14 @@ class Horizon:
     What the reading connection's own transaction has written does not count: nobody writes it behind its back.
     """
 
-    def before(self, connection: Connection) -> dt.datetime | None:
+    def before(self, connection: Connection, entries: sa.Table) -> dt.datetime | None:
         """Give, before entries are read, a moment such that no open transaction will add entries before it.
 
         None if there is none open, or the database tells only by :meth:`among`.
+
+        Args:
+            connection: the connection that will read.
+            entries: the table ``audit_transaction``.
 
         Raises:
             CaptureMissing: if the database hides when its open transactions began.
@@ -56,25 +61,41 @@ class SQLiteHorizon(Horizon):
 
 
 class PostgreSQLHorizon(Horizon):
-    """PostgreSQL: the start of the oldest transaction in progress that has an id, as only those write.
+    """PostgreSQL: the start of the oldest transaction that holds the lock on an id of its own, as only those write.
 
-    An entry's moment is the clock at its transaction's first audited write, so it is not before the transaction's
-    start; and what begins after this statement has later entries than the statement's start.
+    An entry's moment is the clock at its transaction's first audited write, when it holds that lock; so it is not
+    before the transaction's start, and what takes a lock after this look has later entries than the look's start.
+    (The snapshot's list of transactions would not do: it leaves out those that are newer than the last one to end.)
     """
 
-    def before(self, connection: Connection) -> dt.datetime | None:
+    def before(self, connection: Connection, entries: sa.Table) -> dt.datetime | None:
         """See :meth:`Horizon.before`; prepared transactions hide their start, and so do other roles' sessions."""
-        rows = connection.execute(_OPEN).all()
-        now: dt.datetime = rows[0].now
+        rows = self._look(connection)
         for _attempt in range(ATTEMPTS):
-            if all(row.status == "in progress" for row in rows if _is_hidden(row)):
+            if not any(row.pid is not None and not row.hidden and row.xact_start is None for row in rows):
                 break
-            rows = connection.execute(_OPEN).all()
-            now = rows[0].now
-        for row in filter(_is_hidden, rows):
-            raise CaptureMissing(_hidden_message(row))
-        starts: list[dt.datetime] = [row.xact_start for row in rows if row.xid is not None and row.here]
-        return min([now, *starts])
+            rows = self._look(connection)
+        for row in rows:
+            if row.locked and row.xact_start is None:
+                raise CaptureMissing(_hidden_message(row))
+        moments: list[dt.datetime] = [rows[0].now, *(row.xact_start for row in rows if row.locked)]
+        if rows[0].isolation != "read committed":
+            moments += self._ended_since(connection, entries)
+        return min(moments)
+
+    def _look(self, connection: Connection) -> Sequence[sa.Row[Any]]:
+        """Look at the locks and at who holds them, as they are now: the list is kept for a transaction otherwise."""
+        connection.execute(_FORGET)
+        return connection.execute(_OPEN).all()
+
+    def _ended_since(self, connection: Connection, entries: sa.Table) -> list[dt.datetime]:
+        """Ask another connection for entries that were committed after this transaction's snapshot was taken."""
+        snapshot, oldest = connection.execute(_SNAPSHOT).one()
+        with connection.engine.connect() as plain:
+            fresh = plain.execution_options(isolation_level="READ COMMITTED", **_schemas(connection))
+            newer = sa.and_(entries.c.db_txid >= oldest, _UNSEEN.bindparams(snapshot=snapshot))
+            moment = fresh.scalar(sa.select(sa.func.min(entries.c.recorded_at)).where(newer))
+        return [] if moment is None else [moment]
 
 
 class MariaDBHorizon(Horizon):
@@ -92,10 +113,8 @@ class MariaDBHorizon(Horizon):
             bounds.append(entries.c.recorded_at >= after)
         count = sa.select(sa.func.count()).select_from(entries).where(*bounds)
         rows = sa.select(entries.c.id, entries.c.recorded_at).where(*bounds)
-        schemas = connection.get_execution_options().get("schema_translate_map")
-        options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
         with connection.engine.connect() as plain:
-            dirty = plain.execution_options(isolation_level="READ UNCOMMITTED", **options)
+            dirty = plain.execution_options(isolation_level="READ UNCOMMITTED", **_schemas(connection))
             number = dirty.scalar(count)
             if number == connection.scalar(count):
                 return None
@@ -114,37 +133,54 @@ def horizon_of(connection: Connection) -> Horizon:
     return known.get(connection.dialect.name, SQLiteHorizon)()
 
 
-def _is_hidden(row: Any) -> bool:
-    return row.xid is not None and row.here and row.xact_start is None
+def _schemas(connection: Connection) -> dict[str, Any]:
+    schemas = connection.get_execution_options().get("schema_translate_map")
+    return {"schema_translate_map": schemas} if schemas else {}
 
 
 def _hidden_message(row: Any) -> str:
-    if row.status != "in progress":
-        return (
-            f"transaction {row.xid} was open when this session's transaction began and has ended since, so that its "
-            "entries can't be seen: end the session's transaction and ask again"
-        )
     if row.gid is not None:
         return (
             f"the prepared transaction {row.gid!r} may yet add entries before those to be shown, and when it began is "
             "not known: commit it or roll it back"
         )
     return (
-        f"transaction {row.xid} may yet add entries before those to be shown, and when it began is hidden from this "
-        "role: GRANT pg_read_all_stats to the role that reads the trail"
+        f"process {row.pid} may yet add entries before those to be shown, and when its transaction began is hidden "
+        "from this role: GRANT pg_read_all_stats to the role that reads the trail"
     )
 
 
+_FORGET = sa.text("SELECT pg_stat_clear_snapshot()")
+
 _OPEN = sa.text(
     """
-SELECT statement_timestamp() AS now, CAST(open.xid AS text) AS xid, activity.xact_start, prepared.gid,
-       pg_xact_status(open.xid) AS status,
-       coalesce(activity.datname, prepared.database, current_database()) = current_database() AS here
+SELECT statement_timestamp() AS now, current_setting('transaction_isolation') AS isolation,
+       open.locked, open.pid, open.gid, open.xact_start, open.hidden
   FROM (SELECT 1) AS one
-  LEFT JOIN pg_snapshot_xip(pg_current_snapshot()) AS open(xid) ON true
-  LEFT JOIN pg_stat_activity AS activity
-    ON CAST(CAST(activity.backend_xid AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
-  LEFT JOIN pg_prepared_xacts AS prepared
-    ON CAST(CAST(prepared.transaction AS text) AS bigint) = (CAST(CAST(open.xid AS text) AS bigint) & 4294967295)
+  LEFT JOIN (
+    SELECT true AS locked, held.pid, prepared.gid, activity.xact_start,
+           activity.query = '<insufficient privilege>' AS hidden
+      FROM pg_locks AS held
+      LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+      LEFT JOIN pg_prepared_xacts AS prepared ON held.pid IS NULL AND prepared.transaction = held.transactionid
+     WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted
+       AND held.pid IS DISTINCT FROM pg_backend_pid()
+       AND coalesce(activity.datname, prepared.database, current_database()) = current_database()
+  ) AS open ON true
 """
-).columns(now=UTCDateTime(), xid=sa.Text(), xact_start=UTCDateTime(), gid=sa.Text(), status=sa.Text())
+).columns(
+    now=UTCDateTime(),
+    isolation=sa.Text(),
+    locked=sa.Boolean(),
+    pid=sa.Integer(),
+    gid=sa.Text(),
+    xact_start=UTCDateTime(),
+    hidden=sa.Boolean(),
+)
+
+_SNAPSHOT = sa.text(
+    "SELECT CAST(pg_current_snapshot() AS text) AS snapshot,"
+    " CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS oldest"
+).columns(snapshot=sa.Text(), oldest=sa.BigInteger())
+
+_UNSEEN = sa.text("NOT pg_visible_in_snapshot(CAST(CAST(db_txid AS text) AS xid8), CAST(:snapshot AS pg_snapshot))")

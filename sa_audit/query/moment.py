@@ -119,7 +119,7 @@ def _snapshot(text: str, match: re.Match[str]) -> Snapshot:
     lowest, next_one = int(match[1]), int(match[2])
     running = [int(part) for part in match[3].split(",") if part]
     ordered = all(one < other for one, other in itertools.pairwise(running))
-    if not (0 < lowest <= next_one < 2**64) or not ordered or any(not lowest <= xid < next_one for xid in running):
+    if not (0 < lowest <= next_one < 2**63) or not ordered or any(not lowest <= xid < next_one for xid in running):
         raise InvalidMoment(f"{text!r} is not a snapshot: give the text of pg_current_snapshot() as it is")
     return Snapshot(text=text)
 

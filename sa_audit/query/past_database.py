@@ -190,7 +190,7 @@ class PastMariaDB(PastDatabase):
         if not isinstance(moment, WallClock):
             return None
         try:
-            row = connection.execute(sa.text(_INNODB_WRITERS)).one()
+            row = connection.execute(sa.text(_INNODB_WRITERS), {"moment": moment.at.replace(tzinfo=None)}).one()
         except DBAPIError as error:
             if connection.invalidated or not _is_privilege_error(error):
                 raise
@@ -278,8 +278,8 @@ _SNAPSHOT_REACHED: Final = (
     "SELECT pg_snapshot_xmax(CAST(CAST(:snapshot AS text) AS pg_snapshot)) <= pg_snapshot_xmax(pg_current_snapshot())"
 )
 
-# A row's xmin has 32 bits: the 64-bit number that ends so is the one within 2^31 of the present; a row that is older than
-# that would count as newer than the snapshot, which refuses rather than guesses.
+# A row's xmin has 32 bits: the 64-bit number that ends so is the one within 2^31 of the present; a row that is older
+# than that would count as newer than the snapshot, which refuses rather than guesses.
 _ROW_IN_SNAPSHOT: Final = """
 pg_visible_in_snapshot(
   (SELECT CAST(CAST(horizon - ((horizon - CAST(CAST(xmin AS text) AS bigint)) & 4294967295) AS text) AS xid8)
@@ -298,10 +298,12 @@ SELECT :moment <= clock_timestamp() AND NOT EXISTS (
         AND :moment > clock_timestamp() - interval '1 minute'))
 ) AND NOT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())"""
 
+# The begin is given in the server's local time, which is ambiguous for an hour of the year: hence two hours to spare.
 _INNODB_WRITERS: Final = (
     "SELECT UTC_TIMESTAMP(6) AS now, "
     "(SELECT count(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID() "
-    "AND (trx_rows_modified > 0 OR trx_tables_locked > 0 OR trx_lock_structs > 0)) AS writers"
+    "AND (trx_rows_modified > 0 OR trx_tables_locked > 0 OR trx_lock_structs > 0) "
+    "AND NOT coalesce(CONVERT_TZ(trx_started, 'SYSTEM', '+00:00') > :moment + INTERVAL 2 HOUR, FALSE)) AS writers"
 )
 
 

@@ -159,7 +159,7 @@ def _read(
     """Read up to ``count`` entries behind a position, and the moment from which on some may be withheld."""
     source, trail = stretch.source, stretch.trail
     horizon = horizon_of(source.connection)
-    until = horizon.before(source.connection)
+    until = horizon.before(source.connection, trail.transaction)
     found: list[tuple[Position, Change]] = []
     begin = (position.at, position.transaction if position.source == stretch.name else 0) if position else None
     while True:

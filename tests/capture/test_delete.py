@@ -159,7 +159,8 @@ HIDDEN: dict[str, Any] = {
         sa.select(sa.delete(a).returning(a.c.id).cte("gone")).subquery().c.id
     ).union_all(sa.select(sa.literal(1))),
     "in an insert elsewhere": lambda a, o: sa.insert(o).from_select(
-        ["owner", "percent"], sa.select((g := sa.delete(a).returning(a.c.owner, a.c.balance).cte("gone")).c.owner, g.c.balance)
+        ["owner", "percent"],
+        sa.select((g := sa.delete(a).where(a.c.id > 3).returning(a.c.owner, a.c.balance).cte("gone")).c.owner, g.c.balance),
     ),
     "in an update of itself": lambda a, o: sa.update(a).values(balance=1).add_cte(sa.delete(o).cte("gone")),
     "in a delete elsewhere": lambda a, o: sa.delete(o).where(
@@ -179,8 +180,6 @@ def test_dml_inside_another_statement_is_refused(standing: Standing, case: str) 
     def run(session: Session, twin: Bank) -> None:
         session.connection().execute(HIDDEN[case](twin.Account.__table__, twin.Rate.__table__))
 
-    if case == "in a delete elsewhere" or case == "in an insert elsewhere":
-        assert AUDITED.Rate.__table__.name == "rate"
     refused(standing, run)
 
 

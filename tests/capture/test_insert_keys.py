@@ -73,7 +73,7 @@ def _one_by_one(connection: sa.Connection, table: sa.Table, rows: list[dict[str,
 
 def _many(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     result = connection.execute(sa.insert(table), rows)
-    assert not result.returns_rows
+    assert not result.returns_rows or len(rows) == 1
     assert result.rowcount in (len(rows), -1)
 
 

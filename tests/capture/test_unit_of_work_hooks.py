@@ -272,7 +272,9 @@ def test_a_statement_that_failed_inside_the_flush(engine: sa.Engine) -> None:
         event.listen(engine, "connect", lambda driver, _record: driver.execute("PRAGMA foreign_keys = ON"))
     Base.metadata.create_all(engine)
     with Session(engine) as session:
-        session.add_all([Item(id=1, name="a"), Owner(id=1), Owned(id=1, owner_id=1)])
+        session.add_all([Item(id=1, name="a"), Owner(id=1)])
+        session.flush()
+        session.add(Owned(id=1, owner_id=1))
         session.commit()
         item = session.get_one(Item, 1)
 

@@ -161,7 +161,7 @@ def compare(standing: Standing, run: Run) -> Any:
     with sa_audit.context(actor="alice"), Session(engine) as session:
         before = rows_of(session, AUDITED)
         got = run(session, AUDITED)
-        assert got == expected
+        assert got == expected, "the result is another"
         assert rows_of(session, AUDITED) == rows
         assert_recorded(session.connection(), AUDITED.metadata)
         session.rollback()

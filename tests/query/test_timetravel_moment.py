@@ -32,7 +32,7 @@ def test_wall_clock(when: Any, at: dt.datetime) -> None:
     assert parse_instant(when) == at
 
 
-@pytest.mark.parametrize("text", ["5:5:", "5:9:5", "5:9:6,7,8", "18446744073709551600:18446744073709551615:"])
+@pytest.mark.parametrize("text", ["5:5:", "5:9:5", "5:9:6,7,8", "9223372036854775800:9223372036854775807:"])
 def test_snapshot(text: str) -> None:
     """The text of pg_current_snapshot() is a moment, but has no place on the clock."""
     assert parse_moment(text) == Snapshot(text=text)
@@ -40,7 +40,7 @@ def test_snapshot(text: str) -> None:
         parse_instant(text)
 
 
-@pytest.mark.parametrize("text", ["0:5:", "9:5:", "5:9:9", "5:9:4", "5:9:7,6", "5:9:7,7", "5:99999999999999999999:"])
+@pytest.mark.parametrize("text", ["0:5:", "9:5:", "5:9:9", "5:9:4", "5:9:7,6", "5:9:7,7", "5:9223372036854775808:"])
 def test_impossible_snapshot(text: str) -> None:
     """A text that only looks like a snapshot is refused rather than sent."""
     with pytest.raises(InvalidMoment, match="is not a snapshot"):

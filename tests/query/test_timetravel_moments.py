@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_audit import Audited, CaptureMissing, ConfigurationError, InvalidMoment, track
 from sa_audit.query.timetravel import as_of
+from tests.databases import Database
 
 from .timetravel_zoo import pause
 
@@ -95,8 +96,8 @@ def test_database_without_trail(engine: sa.Engine) -> None:
 
 
 def test_settled_when_nobody_writes(market: sa.Engine) -> None:
-    """With no open transaction a moment of the past can't change any more."""
-    moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=2)
+    """With no transaction open since then a moment of the past can't change any more."""
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(hours=3)
     with as_of(market, moment) as past:
         assert past.info["settled"] is True
 
@@ -310,3 +311,17 @@ def test_reads_in_a_read_only_transaction(market: sa.Engine, driver: str) -> Non
     add(market, 2, "two")
     with market.connect() as connection:
         assert connection.scalar(sa.text("SHOW transaction_isolation")) == "read committed"
+
+
+@pytest.mark.only_on("mariadb")
+@pytest.mark.needs("roles")
+def test_settled_is_unknown_without_the_privilege(market: sa.Engine, database: Database) -> None:
+    """A role that may not see other transactions is told that it isn't known, never that it is settled."""
+    name = f"{database.role_prefix}reader"
+    with market.begin() as connection:
+        connection.exec_driver_sql(f"CREATE USER '{name}'@'%%' IDENTIFIED BY 'secret'")
+        connection.exec_driver_sql(f"GRANT SELECT ON `{database.url.database}`.* TO '{name}'@'%%'")
+    reader = sa.create_engine(database.url.set(username=name, password="secret"))
+    with as_of(reader, dt.datetime.now(dt.UTC)) as past:
+        assert (past.info["settled"], past.scalars(NAMES).all()) == (None, ["one"])
+    reader.dispose()
