@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..ddl.backend import INTERNAL, Batch, Image, Key, Target
+from ..ddl.backend import OWN, Batch, Image, Key, Target
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of
 from .recording import Recording, read_images, target_of, write
@@ -195,7 +195,7 @@ def child_keys(
     for start in range(0, len(keys), 1000):
         chosen = _refers_to(constraint, parent, keys[start : start + 1000])
         statement = sa.select(*own).where(chosen).order_by(*own).with_for_update(of=child)
-        execution = {INTERNAL: True, "schema_translate_map": options.get("schema_translate_map")}
+        execution = {**OWN, "schema_translate_map": options.get("schema_translate_map")}
         found += [tuple(row) for row in connection.execute(statement, execution_options=execution)]
     return found
 

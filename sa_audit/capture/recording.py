@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RootTransaction
 from sqlalchemy.exc import DBAPIError
 
-from ..ddl.backend import INTERNAL, Backend, Batch, Entry, Image, Key, Target, backend_for
+from ..ddl.backend import OWN, Backend, Batch, Entry, Image, Key, Target, backend_for
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from . import clock
@@ -245,7 +245,7 @@ def read_images(connection: Connection, recording: Recording, target: Target, ke
     with missing_tables_named(connection, target):
         for start in range(0, len(keys), backend.chunk):
             value = backend.keys_value(audited, keys[start : start + backend.chunk])
-            rows = connection.execute(statement, {"keys": value}, execution_options={INTERNAL: True})
+            rows = connection.execute(statement, {"keys": value}, execution_options=OWN)
             for row in map(tuple, rows):
                 key = row[:width]
                 images[key] = Image(key, row[width:])

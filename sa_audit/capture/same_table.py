@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..ddl.backend import INTERNAL, backend_for
+from ..ddl.backend import OWN, backend_for
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, is_trail_table, known_trails
 
@@ -56,7 +56,7 @@ def holds_history(connection: Connection, audited: AuditedTable) -> bool:
     backend = backend_for(connection.dialect)
     statement = sa.text(backend.table_exists)
     parameters = {"schema": history.schema or connection.dialect.default_schema_name, "name": history.name}
-    if connection.execute(statement, parameters, execution_options={INTERNAL: True}).first() is None:
+    if connection.execute(statement, parameters, execution_options=OWN).first() is None:
         return False
     known.add((history.schema, history.name))
     return True

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 
-from ..ddl.backend import INTERNAL, Batch, Target
+from ..ddl.backend import OWN, Batch, Target
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import foreign_keys
@@ -67,7 +67,7 @@ class Statement:
     def execute(self, element: Any, parameters: Any = None) -> Any:
         """Execute a statement of the library's own under the user's schema translation."""
         options = {
-            INTERNAL: True,
+            **OWN,
             "preserve_rowcount": True,
             "schema_translate_map": self.options.get("schema_translate_map"),
         }

@@ -326,10 +326,12 @@ def moment_parameter(name: str) -> sa.BindParameter[Any]:
 
 def internal(connection: Connection, statement: Any, parameters: Any = None) -> Any:
     """Execute a statement of the library itself, which the hooks let pass."""
-    return connection.execute(statement, parameters, execution_options={INTERNAL: True})
+    return connection.execute(statement, parameters, execution_options=OWN)
 
 
 INTERNAL: Final = "sa_audit_internal"
+OWN: Final[Mapping[str, Any]] = {INTERNAL: True, "stream_results": False, "yield_per": None}
+"""Execution options of the library's own statements, whatever the user set for his."""
 
 
 def backend_for(dialect: Dialect) -> Backend:

@@ -18,8 +18,8 @@ from ..model.history import AuditedTable, Trail
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
-    INTERNAL,
     MESSAGE,
+    OWN,
     Backend,
     Batch,
     Entry,
@@ -108,7 +108,7 @@ class SQLite(Backend):
 
     def cascades(self, connection: Connection) -> bool:
         """Foreign keys act on SQLite only where the connection has switched them on."""
-        options = {INTERNAL: True}
+        options = OWN
         return bool(connection.exec_driver_sql("PRAGMA foreign_keys", execution_options=options).scalar())
 
     def conflict_clause(self, table: sa.Table) -> str | None:
@@ -234,7 +234,7 @@ class SQLite(Backend):
                 f"WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(target, len(images))})) RETURNING id, recorded_at"
             )
             parameters = (*values, *_flat(images))
-            row = connection.exec_driver_sql(sql, parameters, execution_options={INTERNAL: True}).first()
+            row = connection.exec_driver_sql(sql, parameters, execution_options=OWN).first()
             if row is not None:
                 return Entry(row[0], self._read(UTCDateTime(), row[1]))
         return None
@@ -251,7 +251,7 @@ class SQLite(Backend):
             f"FROM ({self._changed_rows(target, len(images))}) AS d"
         ).replace("\\:", ":")
         parameters = (entry.id, moment, flush, *_flat(images))
-        return int(connection.exec_driver_sql(sql, parameters, execution_options={INTERNAL: True}).rowcount)
+        return int(connection.exec_driver_sql(sql, parameters, execution_options=OWN).rowcount)
 
     def _changed_rows(self, target: Target, count: int) -> str:
         """Give the SELECT of the rows that differ from their ``count`` images, with their before-objects."""

@@ -61,7 +61,7 @@ FORMS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "form"), FORMS, ids=repr)
+@pytest.mark.parametrize(("value", "form"), FORMS, ids=range(len(FORMS)))
 def test_json_forms(value: Any, form: Any) -> None:
     """Each type has the form that the documentation's table says, and JSON takes it strictly."""
     assert to_json(value) == form
