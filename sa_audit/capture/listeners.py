@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import Compiled
 from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
@@ -54,6 +55,8 @@ def _before_execute(
     connection: Connection, element: Any, multiparams: Any, params: Any, options: Any
 ) -> tuple[Any, Any, Any]:
     """Take a DML statement on an audited table in hand; everything else passes as it came."""
+    if isinstance(element, Compiled):
+        _refuse_compiled(connection, element)
     write = _written(element)
     if write is None or INTERNAL in options:
         return element, multiparams, params
@@ -82,6 +85,19 @@ def _removes_links(audited: AuditedTable, element: Any, rows: list[Any]) -> bool
         and not (element._returning or element._prefixes or element._independent_ctes)
         and links_by_key(audited, element, rows) is not None
     )
+
+
+def _refuse_compiled(connection: Connection, element: Compiled) -> None:
+    """Refuse DML that was compiled before it is executed: it can't be narrowed to the rows that were read."""
+    write = _written(element.statement)
+    audited = audited_target(write) if write is not None else None
+    if audited is not None:
+        raise UnauditedWrite(
+            f"a compiled {type(write).__name__.lower()} on {audited.table.fullname} can't be recorded: "
+            "execute the statement itself"
+        )
+    if write is not None:
+        refuse_other_name(connection, write.table)
 
 
 def _written(element: Any) -> Any:

@@ -38,6 +38,15 @@ class OpenEntry:
 
 
 @dataclass(slots=True)
+class BulkOperation:
+    """A bulk operation of the ORM, whose statements on the tables of one inheritance are one change of its entities."""
+
+    identity: Any
+    tables: list[sa.Table]
+    flush: int
+
+
+@dataclass(slots=True)
 class Recording:
     """The state of recording on one root transaction."""
 
@@ -47,11 +56,22 @@ class Recording:
     flush: int = 0
     locked: bool = False
     pending: list[Any] = field(default_factory=list)
+    bulk: BulkOperation | None = None
 
     def next_flush(self) -> int:
         """Give the next number for ``audit_flush``."""
         self.flush += 1
+        self.bulk = None
         return self.flush
+
+    def bulk_flush(self, identity: Any, table: sa.Table) -> int:
+        """Give the number for a statement of a bulk operation, which goes from table to table and never back."""
+        known = self.bulk
+        if known is None or known.identity != identity or table in known.tables[:-1]:
+            self.bulk = known = BulkOperation(identity, [], self.next_flush())
+        if table not in known.tables:
+            known.tables.append(table)
+        return known.flush
 
     def find(self, trail: Trail, context: Context) -> Entry | None:
         """Give the entry of a context, if this transaction has one."""

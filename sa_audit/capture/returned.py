@@ -107,7 +107,7 @@ def as_count(result: Any, keys: Sequence[Key]) -> None:
 
 
 def _key_rows(context: Any, keys: Sequence[Key]) -> Any:
-    """Give what ``inserted_primary_key_rows`` is without RETURNING: SQLAlchemy asks for the key of a single row only."""
+    """Give ``inserted_primary_key_rows`` as without RETURNING, when SQLAlchemy learns the key of a single row only."""
     element = context.compiled.statement
     if context.executemany or element._multi_values or element.select is not None or element._inline:
         return context._setup_ins_pk_from_empty()

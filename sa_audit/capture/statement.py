@@ -79,9 +79,13 @@ def begin(
 ) -> Statement:
     """Admit a statement and give its state."""
     recording = admit(connection, audited)
-    return Statement(
-        connection, recording, target_of(audited, options), element, rows, options, recording.next_flush()
-    )
+    cache = options.get("compiled_cache")
+    if cache is None:
+        flush = recording.next_flush()
+    else:
+        # the cache belongs to the mappers of one inheritance
+        flush = recording.bulk_flush((id(cache), element.__visit_name__), audited.table)
+    return Statement(connection, recording, target_of(audited, options), element, rows, options, flush)
 
 
 def finish(statement: Statement, result: Any) -> None:

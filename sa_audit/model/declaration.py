@@ -114,7 +114,7 @@ def _track_mapper(mapper: Mapper[Any], options: AuditOptions | None) -> None:
             "can't be recorded: audit the classes of the tables in it"
         )
     if audited_of(table) is None or not mapper.single:
-        key = tuple(column for column in mapper.primary_key if column.table is table)
+        key = tuple(table.c[column.key] for column in mapper.primary_key if column.table is table)
         ensure_trail(table.metadata).track(table, options, key)
     track_secondaries(mapper)
 

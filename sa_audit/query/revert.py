@@ -21,9 +21,9 @@ from .change import Change
 from .entity import Identity, Part, Subject
 from .fold import fold, same
 from .history import shown
-from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, key_condition, read
+from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, key_condition, matches, read
 from .stretches import Stretch, stretches_of
-from .undo import Undo, match
+from .undo import Undo
 
 Touched = dict[Part, dict[Identity, list[HistoryRow]]]
 LISTED = 10
@@ -214,7 +214,7 @@ def _referring(
     found = []
     for start in range(0, len(inserted), KEYS_PER_STATEMENT):
         chunk = inserted[start : start + KEYS_PER_STATEMENT]
-        condition = sa.or_(*(match([parent for parent, _c in pairs], [row[c] for _p, c in pairs]) for row in chunk))
+        condition = matches([parent for parent, _c in pairs], [[row[c] for _p, c in pairs] for row in chunk])
         statement = sa.select(*(key or tuple(table.columns))).where(condition)
         found += [tuple(row) for row in source.connection.execute(statement)]
     return [f"{table.fullname} {shown(identity)}" for identity in found if identity not in own]

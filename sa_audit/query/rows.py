@@ -135,10 +135,17 @@ def key_condition(part: Part, identities: Sequence[Identity]) -> Condition:
     """Give the condition for the history rows of these keys, and for truncates, which have no key."""
     key = part.history_key
     truncated = sa.and_(key[0].is_(None), part.history.c.audit_op == "T")
-    return sa.or_(*(sa.and_(*map(_equal, key, identity)) for identity in identities), truncated)
+    return sa.or_(matches(key, identities), truncated)
 
 
-def _equal(column: sa.Column[Any], value: Any) -> Condition:
+def matches(columns: Sequence[sa.ColumnElement[Any]], identities: Sequence[Sequence[Any]]) -> Condition:
+    """Give the condition that columns together have one of some lists of values, None included."""
+    if len(columns) == 1 and all(identity[0] is not None for identity in identities):
+        return columns[0].in_([identity[0] for identity in identities])
+    return sa.or_(*(sa.and_(*map(_equal, columns, identity)) for identity in identities))
+
+
+def _equal(column: sa.ColumnElement[Any], value: Any) -> Condition:
     return column.is_(None) if value is None else column == value
 
 

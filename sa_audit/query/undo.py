@@ -5,7 +5,7 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from ..errors import Conflict
 from ..model import Marker, Trail
 from .entity import Identity, Part, Subject
-from .rows import KEYS_PER_STATEMENT, HistoryRow, Source
+from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, matches
 from .writable import Values, check_insertable, version_of, writable
+
+ROWS_PER_UPDATE = 1000
 
 
 class Undo:
@@ -32,7 +34,7 @@ class Undo:
         found: dict[Identity, Values] = {}
         for start in range(0, len(identities), KEYS_PER_STATEMENT):
             chunk = identities[start : start + KEYS_PER_STATEMENT]
-            condition = sa.or_(*(match(part.key, identity) for identity in chunk))
+            condition = matches(part.key, chunk)
             statement = sa.select(*columns).where(condition).order_by(*part.key).with_for_update()
             for row in self.source.connection.execute(statement):
                 values = dict(zip(columns, row, strict=True))
@@ -72,17 +74,19 @@ class Undo:
 
     def _update(self, part: Part, rows: Sequence[HistoryRow]) -> None:
         """Set the before-values, rows with the same columns together as long as no row comes twice."""
-        batch: list[tuple[Identity, Values]] = []
+        batch: dict[Identity, Values] = {}
+        columns: list[sa.Column[Any]] = []
         for row in rows:
             values = self._before(part, row)
             if not values:
                 continue
-            if batch and (batch[0][1].keys() != values.keys() or any(row.identity == known for known, _v in batch)):
-                self._execute_update(part, batch)
-                batch = []
-            batch.append((row.identity, values))
+            if batch and (columns != list(values) or row.identity in batch or len(batch) == ROWS_PER_UPDATE):
+                self._execute_update(part, columns, batch)
+                batch = {}
+            columns = list(values)
+            batch[row.identity] = values
         if batch:
-            self._execute_update(part, batch)
+            self._execute_update(part, columns, batch)
 
     def _before(self, part: Part, row: HistoryRow) -> Values:
         columns = {column.name: column.source for column in part.audited.columns}
@@ -113,14 +117,14 @@ class Undo:
                 return version
         return None
 
-    def _execute_update(self, part: Part, batch: Sequence[tuple[Identity, Values]]) -> None:
-        table, names = part.audited.table, list(batch[0][1])
+    def _execute_update(self, part: Part, names: Sequence[sa.Column[Any]], batch: Mapping[Identity, Values]) -> None:
+        table = part.audited.table
         key = [column == sa.bindparam(f"sa_audit_key_{n}", type_=column.type) for n, column in enumerate(part.key)]
         new = {column: sa.bindparam(f"sa_audit_new_{n}", type_=column.type) for n, column in enumerate(names)}
         parameters = [
             {f"sa_audit_key_{n}": value for n, value in enumerate(identity)}
             | {f"sa_audit_new_{n}": values[column] for n, column in enumerate(names)}
-            for identity, values in batch
+            for identity, values in batch.items()
         ]
         result = self.source.connection.execute(sa.update(table).where(*key).values(new), parameters)
         self._check(result, part, len(batch), many=len(batch) > 1)
@@ -128,7 +132,7 @@ class Undo:
     def _delete(self, part: Part, rows: Sequence[HistoryRow]) -> None:
         for start in range(0, len(rows), KEYS_PER_STATEMENT):
             chunk = rows[start : start + KEYS_PER_STATEMENT]
-            condition = sa.or_(*(match(part.key, row.identity) for row in chunk))
+            condition = matches(part.key, [row.identity for row in chunk])
             result = self.source.connection.execute(sa.delete(part.audited.table).where(condition))
             self._check(result, part, len(chunk), many=False)
 
@@ -140,12 +144,6 @@ class Undo:
                 f"{result.rowcount} rows of {part.audited.table.fullname} were there to be undone where {expected} "
                 "were recorded: the transaction is rolled back, so try again"
             )
-
-
-def match(columns: Iterable[sa.Column[Any]], values: Iterable[Any]) -> sa.ColumnElement[bool]:
-    """Give the condition that columns have these values, None included."""
-    pairs = zip(columns, values, strict=True)
-    return sa.and_(*(column.is_(None) if value is None else column == value for column, value in pairs))
 
 
 def parents_first(part: Part, rows: Sequence[HistoryRow]) -> list[HistoryRow]:

@@ -10,8 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, joinedload, lazyload, selectinload, subqueryload
 
-from sa_audit.query import blame, diff, history, reconcile
-from sa_audit.query.timetravel import as_of
+import sa_audit
 from sa_audit import Exclude, Excluded, Masked
 from sa_audit.model import audited_of, trail_of
 from tests.databases import Database
@@ -29,6 +28,7 @@ from tests.property.models import (
     sheet_tag,
     table_of,
 )
+from tests.property.expected import by_entity, expected_blame, expected_diff, expected_history
 from tests.property.oracle import (
     Entity,
     Key,
@@ -38,11 +38,7 @@ from tests.property.oracle import (
     Stamp,
     Tables,
     World,
-    by_entity,
     exact,
-    expected_blame,
-    expected_diff,
-    expected_history,
     is_masked,
     key_of,
 )
@@ -176,10 +172,10 @@ class Auditor:
 
     def _check_history(self, session: Session, entity: Entity, log: list[Recorded], *, committed: bool) -> None:
         expected = expected_history(entity, log)
-        found = history(session, *entity)
+        found = sa_audit.history(session, *entity)
         plans = [_shape(plan, plan.stamp.context.actor, plan.stamp.context.reason) for plan in expected]
         assert_same([_shape(change, change.actor, change.reason) for change in found], plans, f"history of {entity}")
-        blamed = blame(session, *entity)
+        blamed = sa_audit.blame(session, *entity)
         places = {name: found.index(change) for name, change in blamed.items()}
         assert_same(places, expected_blame(expected), f"blame of {entity}")
         moments = [change.recorded_at for change in found]
@@ -208,7 +204,7 @@ class Auditor:
         for entity in entities:
             if entity in known:
                 expected = expected_diff(entity, self.world.log, one.recorded, other.recorded)
-                found = diff(session, *entity, one.when, other.when)
+                found = sa_audit.diff(session, *entity, one.when, other.when)
                 assert_same(_pairs(found), _pairs(expected), f"diff of {entity} from {one.when} to {other.when}")
 
     def check_totals(self, connection: sa.Connection) -> None:
@@ -230,13 +226,13 @@ class Auditor:
     def check_reconciled(self, session: Session, roots: Iterable[Any]) -> None:
         """`reconcile` finds nothing: all that is there was recorded."""
         for root in roots:
-            assert list(reconcile(session, root)) == [], root
+            assert list(sa_audit.reconcile(session, root)) == [], root
 
     # -- the past ----------------------------------------------------------------------------
 
     def check_past(self, moment: Moment, tables: Iterable[sa.Table] = TABLES, *, loader: int | None = None) -> None:
         """Every table read as of a moment holds what it held; with a loader, objects and what they refer to as well."""
-        with as_of(self.ground.reader, moment.when) as past:
+        with sa_audit.as_of(self.ground.reader, moment.when) as past:
             for table in tables:
                 rows = [dict(row) for row in past.execute(self.ground.mine(table)).mappings()]
                 found = exact_rows((key_of(table, row), row) for row in rows)

@@ -18,7 +18,8 @@ import sa_audit
 from sa_audit import Context
 from tests.property import criteria, statements
 from tests.property.checks import Auditor, Ground, check_rows, trail_table
-from tests.property.flushes import Abandoned, flush_changes, populate
+from tests.property.flush import Abandoned
+from tests.property.flushes import flush_changes, populate
 from tests.property.models import ROOTS, TABLES, Tag, table_of
 from tests.property.oracle import Entity, Transaction, World
 from tests.property.steps import Slot, Step
