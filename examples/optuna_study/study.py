@@ -156,7 +156,8 @@ def main() -> None:
             .where(models.TrialModel._datetime_complete_utc.is_not(None))
             .order_by(models.TrialModel._datetime_complete_utc)
             .offset(options.trials // 2)
-        ).first()
+            .limit(1)
+        ).one()
     print("the study now:    ", _states(storage.engine))
     with sa_audit.as_of(storage.engine, f"{halfway.isoformat()}Z") as past:
         print("the study halfway:", count_states(past))

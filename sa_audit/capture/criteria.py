@@ -53,6 +53,7 @@ def exists_criterion(table: sa.Table, criteria: Sequence[Any]) -> Any:
 
 def with_parameters(criterion: Any, row: dict[str, Any]) -> Any:
     """Give a criterion with the values of one row of parameters in it."""
+
     def replaced(element: Any, **_kw: Any) -> Any:
         if not isinstance(element, sa.BindParameter) or element.key not in row:
             return None

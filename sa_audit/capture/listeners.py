@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import Compiled
@@ -19,13 +19,13 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
-from ..ddl.backend import INTERNAL, backend_for
+from ..ddl.backend import INTERNAL, backend_for, noted_trails
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of, known_trails
 from . import foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
 from .keys import links_by_key
-from .recording import fail_closed, present_recording, recording_on
+from .recording import begin_operation, fail_closed, present_recording, recording_on
 from .returned import is_returned
 from .same_table import holds_history, refuse_other_name
 from .text import refused_tables, written_tables
@@ -236,10 +236,18 @@ def _handle_error(context: Any) -> None:
         job[1].failed = True
 
 
+@event.listens_for(Session, "after_transaction_create")
+def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
+    """Tell one of the session's bulk methods from the next, as each begins a subtransaction."""
+    begin_operation()
+
+
 @event.listens_for(Session, "do_orm_execute")
 def _do_orm_execute(state: ORMExecuteState) -> Any:
     """Have an ORM INSERT with RETURNING return what recording needs as well, which the user does not see."""
     element: Any = state.statement
+    if isinstance(element, UpdateBase):
+        begin_operation()
     if not isinstance(element, Insert) or not element._returning:
         return None
     audited = audited_target(element)
@@ -271,7 +279,7 @@ def _before_cursor_execute(
             _refuse_hidden(element)
         if not has_text:
             return
-    for audited in refused_tables(sql, known_trails()):
+    for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect)):
         if holds_history(connection, audited):
             raise UnauditedWrite(
                 f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "

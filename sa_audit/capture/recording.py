@@ -6,6 +6,7 @@ the context and the clock.
 
 from __future__ import annotations
 
+import contextvars
 import json
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RootTransaction
 from sqlalchemy.exc import DBAPIError
 
-from ..ddl.backend import OWN, Backend, Batch, Entry, Image, Key, Target, backend_for
+from ..ddl.backend import OWN, Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from . import clock
@@ -35,6 +36,14 @@ class OpenEntry:
     context: Context
     entry: Entry
     savepoints: list[str]
+
+
+_operation: contextvars.ContextVar[object | None] = contextvars.ContextVar("sa_audit_operation", default=None)
+
+
+def begin_operation() -> None:
+    """Note that a session begins another operation, so that two bulk operations in a row are two changes."""
+    _operation.set(object())
 
 
 @dataclass(slots=True)
@@ -66,7 +75,7 @@ class Recording:
 
     def bulk_flush(self, identity: Any, table: sa.Table) -> int:
         """Give the number for a statement of a bulk operation, which goes from table to table and never back."""
-        known = self.bulk
+        known, identity = self.bulk, (identity, _operation.get())
         if known is None or known.identity != identity or table in known.tables[:-1]:
             self.bulk = known = BulkOperation(identity, [], self.next_flush())
         if table not in known.tables:
@@ -210,6 +219,7 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
     )
     if recorded.entry is not None and entry is None:
         recording.entries.append(OpenEntry(trail, context, recorded.entry, open_savepoints(connection)))
+        note_trail(connection.dialect, trail)
     if recorded.inserted != len(batch.inserted):
         raise UnauditedWrite(
             f"{len(batch.inserted)} rows were inserted into {target.audited.table.fullname}, but {recorded.inserted} "
@@ -228,6 +238,7 @@ def make_entry(connection: Connection, recording: Recording, target: Target) -> 
                 connection, target, claims_of(context), recording.first(trail), clock.now()
             )
         recording.entries.append(OpenEntry(trail, context, entry, open_savepoints(connection)))
+        note_trail(connection.dialect, trail)
     return entry
 
 

@@ -79,13 +79,17 @@ def begin(
 ) -> Statement:
     """Admit a statement and give its state."""
     recording = admit(connection, audited)
-    cache = options.get("compiled_cache")
-    if cache is None:
-        flush = recording.next_flush()
-    else:
-        # the cache belongs to the mappers of one inheritance
-        flush = recording.bulk_flush((id(cache), element.__visit_name__), audited.table)
+    operation = _bulk_operation(element, options)
+    flush = recording.next_flush() if operation is None else recording.bulk_flush(operation, audited.table)
     return Statement(connection, recording, target_of(audited, options), element, rows, options, flush)
+
+
+def _bulk_operation(element: Any, options: Any) -> Any:
+    """Give what tells the bulk operations of one inheritance's mappers from others, or None for a plain statement."""
+    if "_emit_insert_table" in element._annotations:
+        return id(element._propagate_attrs["plugin_subject"]), element.__visit_name__
+    cache = options.get("compiled_cache")
+    return None if cache is None else (id(cache), element.__visit_name__)
 
 
 def finish(statement: Statement, result: Any) -> None:

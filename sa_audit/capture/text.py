@@ -105,15 +105,27 @@ def _names(verb: str, words: list[str], start: int) -> Iterator[str]:
             yield word.strip("'\"`[]").replace('""', '"').replace("``", "`").replace("''", "'")
 
 
-def refused_tables(sql: str, trails: Iterable[Trail]) -> list[AuditedTable]:
-    """Give the audited tables that a text may write, as far as their configuration refuses that."""
+def refused_tables(sql: str, trails: Iterable[Trail], here: Iterable[Trail]) -> list[AuditedTable]:
+    """Give the audited tables that a text may write, as far as their configuration refuses that.
+
+    Args:
+        sql: the text.
+        trails: all trails of the process.
+        here: those known to stand in the statement's database; for a name that they audit, only they count.
+    """
     names = written_tables(sql)
     if not names:
         return []
+    mine = _named(names, here)
+    settled = {audited.table.name.lower() for audited in mine}
+    found = mine + _named(names - settled, trails)
+    return [audited for audited in found if audited.trail.configuration.text_dml != "allow"]
+
+
+def _named(names: Iterable[str], trails: Iterable[Trail]) -> list[AuditedTable]:
     return [
         audited
         for trail in trails
-        if trail.configuration.text_dml != "allow"
-        for audited in trail.audited.values()
-        if audited.table.name.lower() in names
+        for audited in list(trail.audited.values())
+        if audited.table.name.lower() in set(names)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -332,6 +333,23 @@ def internal(connection: Connection, statement: Any, parameters: Any = None) -> 
 INTERNAL: Final = "sa_audit_internal"
 OWN: Final[Mapping[str, Any]] = {INTERNAL: True, "stream_results": False, "yield_per": None}
 """Execution options of the library's own statements, whatever the user set for his."""
+
+
+_NOTED: Final = "_sa_audit_trails"
+
+
+def note_trail(dialect: Dialect, trail: Trail) -> None:
+    """Note that a trail stands in the database of an engine: its tables were created there, or written."""
+    noted: weakref.WeakSet[Trail] = dialect.__dict__.setdefault(_NOTED, weakref.WeakSet())
+    noted.add(trail)
+
+
+def noted_trails(dialect: Dialect) -> list[Trail]:
+    """Give the trails that are known to stand in the database of an engine.
+
+    Several MetaData of one process can describe tables of the same name, in other databases.
+    """
+    return list(dialect.__dict__.get(_NOTED, ()))
 
 
 def backend_for(dialect: Dialect) -> Backend:

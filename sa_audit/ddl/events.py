@@ -18,7 +18,7 @@ from ..errors import TrailNotEmpty
 from ..model.declaration import complete
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
 from ..model.tables import TRAIL_TABLE
-from .backend import INTERNAL, SchemaMap, backend_for
+from .backend import INTERNAL, SchemaMap, backend_for, note_trail
 
 unguarded: contextvars.ContextVar[bool] = contextvars.ContextVar("sa_audit_unguarded", default=False)
 
@@ -60,6 +60,7 @@ def _after_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
     if trail is None:
         return
     trail.used = True
+    note_trail(connection.dialect, trail)
     backend = backend_for(connection.dialect)
     run(connection, backend.guards(table, trail, schemas_of(connection), connection.dialect.default_schema_name))
     audited = table.info.get(AUDITED)

@@ -224,8 +224,7 @@ END"""
                 f"(audit_tx, audit_op, audit_at, audit_flush{columns}) SELECT :tx, '{op}', :at, :flush"
                 f"{''.join(f', t.{self.quote(column.name)}' for column in audited.recorded)} "
                 f"FROM {self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)} "
-                f"WHERE {self.key_predicate(audited, 't')}"
-                + (" FOR UPDATE" if op == "D" else "")
+                f"WHERE {self.key_predicate(audited, 't')}" + (" FOR UPDATE" if op == "D" else "")
             )
             statement = audited.memo[cache_key] = sa.text(sql).bindparams(
                 moment_parameter("at"), sa.bindparam("tx"), sa.bindparam("flush"), self.keys_parameter(audited)

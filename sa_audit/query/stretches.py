@@ -1,6 +1,6 @@
 """Where the trail stands: which tables of which trails are in a session's database.
 
-Imports model, errors and SQLAlchemy only.
+Imports model, ddl, errors and SQLAlchemy only.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ..ddl.backend import noted_trails
 from ..errors import CaptureMissing, NotAudited
-from ..model import Trail, complete, trail_of
+from ..model import AuditedTable, Trail, complete, trail_of
 from ..model.history import known_trails
 from .entity import Subject, mapper_of, root_of, subject_of, subjects_of
 from .rows import Source, source_of
@@ -53,7 +54,7 @@ def stretches_of(session: Session, base: Any = None, entity: Any = None) -> list
         return [_stretch(session, _trail_of(base), None)]
     stretches: dict[str, Stretch] = {}
     taken: set[str] = set()
-    for candidate in sorted(known_trails(), key=lambda trail: trail.serial, reverse=True):
+    for candidate in _candidates(session):
         complete(candidate.metadata)
         stretch = _stretch(session, candidate, taken) if candidate.audited else None
         if stretch is None or not stretch.subjects:
@@ -69,6 +70,14 @@ def stretches_of(session: Session, base: Any = None, entity: Any = None) -> list
             "metadata.create_all() or the migration"
         )
     return list(stretches.values())
+
+
+def _candidates(session: Session) -> list[Trail]:
+    """Give the trails in the order in which they speak for a table: those known to stand here first, newest first."""
+    trails = known_trails()
+    bind = session.bind
+    here = set(noted_trails(bind.dialect)) if bind is not None else set()
+    return sorted(trails, key=lambda trail: (trail in here, trail.serial), reverse=True)
 
 
 def _stretch(session: Session, trail: Trail, taken: set[str] | None) -> Stretch:
@@ -99,10 +108,23 @@ def _history_tables(source: Source, trail: Trail) -> set[str]:
     for audited in trail.audited.values():
         schema = audited.history.schema
         if schema not in names:
-            names[schema] = set(inspector.get_table_names(schema=schemas.get(schema, schema)))
-        if audited.history.name in names[schema]:
+            names[schema] = _table_names(inspector, schemas.get(schema, schema))
+        if audited.history.name in names[schema] and _fits(inspector, audited, schemas.get(schema, schema)):
             there.add(audited.history.fullname)
     return there
+
+
+def _table_names(inspector: sa.Inspector, schema: str | None) -> set[str]:
+    """Give the names of the tables of a schema; none if there is no such schema."""
+    if schema is not None and schema not in inspector.get_schema_names():
+        return set()
+    return set(inspector.get_table_names(schema=schema))
+
+
+def _fits(inspector: sa.Inspector, audited: AuditedTable, schema: str | None) -> bool:
+    """Tell whether the database's history table has the columns of the model, and so can be meant by it."""
+    present = {column["name"] for column in inspector.get_columns(audited.history.name, schema=schema)}
+    return {column.name for column in audited.history.columns} <= present
 
 
 def _trail_of(base: Any) -> Trail:

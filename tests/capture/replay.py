@@ -43,7 +43,10 @@ def history_of(bind: Engine | Connection, table: Any) -> list[HistoryRow]:
     history, transaction = audited.history, audited.trail.transaction
     statement = (
         sa.select(history, transaction.c.actor.label("actor_of_transaction"))
-        .outerjoin(transaction, sa.and_(history.c.audit_tx == transaction.c.id, history.c.audit_at == transaction.c.recorded_at))
+        .outerjoin(
+            transaction,
+            sa.and_(history.c.audit_tx == transaction.c.id, history.c.audit_at == transaction.c.recorded_at),
+        )
         .order_by(history.c.audit_id)
     )
     return [_history_row(audited, row) for row in bind.execute(statement)]
@@ -51,9 +54,7 @@ def history_of(bind: Engine | Connection, table: Any) -> list[HistoryRow]:
 
 def _history_row(audited: AuditedTable, row: Any) -> HistoryRow:
     mapping = row._mapping
-    values = {
-        column.name: mapping[column.recorded] for column in audited.columns if column.recorded is not None
-    }
+    values = {column.name: mapping[column.recorded] for column in audited.columns if column.recorded is not None}
     before = mapping[audited.history.c.audit_before]
     if before is not None:
         before = {name: _decoded(audited, name, value) for name, value in before.items()}

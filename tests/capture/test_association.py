@@ -73,7 +73,11 @@ def test_insert_and_delete(session: Session, way: str) -> None:
     execute: Any = session.execute if way == "session" else session.connection().execute
     execute(sa.insert(member), [{"team_id": 1, "person_id": i} for i in (1, 2, 3)])
     execute(sa.insert(member).values(team_id=2, person_id=1))
-    execute(sa.insert(member).from_select(["team_id", "person_id"], sa.select(sa.literal(2), Person.id).where(Person.id > 1)))
+    execute(
+        sa.insert(member).from_select(
+            ["team_id", "person_id"], sa.select(sa.literal(2), Person.id).where(Person.id > 1)
+        )
+    )
     execute(sa.delete(member).where(member.c.person_id == 2))
     assert [op for op, _key in _ops(session, member)] == ["I"] * 6 + ["D"] * 2
     assert {key for op, key in _ops(session, member) if op == "D"} == {(1, 2), (2, 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -50,7 +51,9 @@ class Room(Audited, Base):  # goes with its house; its code follows the owner's
 class Chair(Audited, Base):  # its code follows the room's, which follows the owner's
     __tablename__ = "chair"
     id: Mapped[int] = mapped_column(primary_key=True)
-    code: Mapped[str | None] = mapped_column(sa.String(10), sa.ForeignKey("room.code", onupdate="CASCADE", ondelete="SET NULL"))
+    code: Mapped[str | None] = mapped_column(
+        sa.String(10), sa.ForeignKey("room.code", onupdate="CASCADE", ondelete="SET NULL")
+    )
     note: Mapped[str | None] = mapped_column(sa.String(10))
 
 
@@ -72,7 +75,9 @@ class Node(Audited, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     parent_id: Mapped[int | None] = _key("node.id", ondelete="CASCADE")
     name: Mapped[str | None] = mapped_column(sa.String(10), unique=True)
-    like: Mapped[str | None] = mapped_column(sa.String(10), sa.ForeignKey("node.name", onupdate="CASCADE", ondelete="SET NULL"))
+    like: Mapped[str | None] = mapped_column(
+        sa.String(10), sa.ForeignKey("node.name", onupdate="CASCADE", ondelete="SET NULL")
+    )
 
 
 membership = sa.Table(
@@ -97,10 +102,15 @@ def _fill(session: Session) -> None:
         {"id": 2, "owner_id": 1, "agent_id": 1, "keeper_id": 3},
         {"id": 3, "owner_id": 2, "agent_id": 1, "keeper_id": 1},
     )
-    put(Room, *({"id": i, "house_id": house, "code": code} for i, house, code in [(1, 1, "c3"), (2, 3, "c1"), (3, 2, None)]))
+    put(
+        Room,
+        *({"id": i, "house_id": house, "code": code} for i, house, code in [(1, 1, "c3"), (2, 3, "c1"), (3, 2, None)]),
+    )
     put(Chair, {"id": 1, "code": "c3", "note": "a"}, {"id": 2, "code": "c1", "note": "b"})
     put(Garden, {"id": 1, "owner_id": 1}, {"id": 2, "owner_id": 2})
-    put(Tree, *({"id": i, "garden_id": g, "other_id": o} for i, g, o in [(1, 1, 2), (2, 2, 1), (3, 2, 2), (4, None, 1)]))
+    put(
+        Tree, *({"id": i, "garden_id": g, "other_id": o} for i, g, o in [(1, 1, 2), (2, 2, 1), (3, 2, 2), (4, None, 1)])
+    )
     for i, parent, like in [(1, None, None), (2, 1, None), (3, 2, "n1"), (4, 3, "n1"), (5, None, "n2"), (6, 5, "n1")]:
         put(Node, {"id": i, "parent_id": parent, "name": f"n{i}", "like": like})
     put(membership, {"owner_id": 1, "garden_id": 2}, {"owner_id": 2, "garden_id": 1}, {"owner_id": 1, "garden_id": 1})
@@ -269,7 +279,9 @@ def test_foreign_key_of_the_database_only(strict: Engine) -> None:
     """A row that the model says goes with its parent, and the database keeps, stops the statement."""
     metadata = sa.MetaData()
     parent = sa.Table("parent", metadata, sa.Column("id", sa.Integer, primary_key=True))
-    child = sa.Table("child", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("parent_id", sa.Integer))
+    child = sa.Table(
+        "child", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("parent_id", sa.Integer)
+    )
     sa_audit.track(parent)
     sa_audit.track(child)
     metadata.create_all(strict)
@@ -294,7 +306,12 @@ def test_refused_by_the_database(strict: Engine, way: str, savepoint: bool) -> N
     middle = sa.Table(
         "middle", metadata, sa.Column("id", sa.ForeignKey("parent.id", ondelete="CASCADE"), primary_key=True)
     )
-    child = sa.Table("child", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("middle_id", sa.ForeignKey("middle.id")))
+    child = sa.Table(
+        "child",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("middle_id", sa.ForeignKey("middle.id")),
+    )
     for table in (middle, child) if way == "parent" else (parent, middle, child):
         sa_audit.track(table)
     metadata.create_all(strict)
@@ -307,15 +324,17 @@ def test_refused_by_the_database(strict: Engine, way: str, savepoint: bool) -> N
     if way == "parent":
         statement = sa.delete(parent)
     with sa_audit.context(actor="bob"), strict.connect() as connection:
-        with pytest.raises(sa.exc.DBAPIError):
-            if savepoint:
-                with connection.begin_nested():
-                    connection.execute(statement)
-            else:
-                connection.execute(statement)
+        with pytest.raises(sa.exc.DBAPIError), connection.begin_nested() if savepoint else nullcontext():
+            connection.execute(statement)
         if savepoint or strict.dialect.name != "postgresql":
             connection.execute(sa.insert(child), {"id": 2, "middle_id": 1})
         connection.commit()
     assert_recorded(strict, metadata)
-    bobs = [row.op for table in metadata.sorted_tables if table in (middle, child) for row in history_of(strict, table) if row.actor == "bob"]
+    bobs = [
+        row.op
+        for table in metadata.sorted_tables
+        if table in (middle, child)
+        for row in history_of(strict, table)
+        if row.actor == "bob"
+    ]
     assert bobs == (["I"] if savepoint or strict.dialect.name != "postgresql" else [])

@@ -67,6 +67,10 @@ def just_before(engine: Engine, kind: str, act: Callable[[Connection], Any]) -> 
     assert done
 
 
+def _insert_six(connection: Connection) -> None:
+    connection.execute(sa.insert(ITEM), {"id": 6, "name": "i6", "n": 6})
+
+
 def _isolated(engine: Engine, level: str) -> Engine:
     return engine.execution_options(isolation_level=level)
 
@@ -75,8 +79,16 @@ MANY = [{"who": 6, "b_n": 60}, {"who": 1, "b_n": 10}]
 PHANTOMS: dict[str, tuple[str, Any, Any]] = {
     "update": ("UPDATE", sa.update(ITEM).where(ITEM.c.n > 3).values(n=0), None),
     "update of everything": ("UPDATE", sa.update(ITEM).values(n=0), None),
-    "many updates by key": ("UPDATE", sa.update(ITEM).where(ITEM.c.id == sa.bindparam("who")).values(n=sa.bindparam("b_n")), MANY),
-    "many updates by criteria": ("UPDATE", sa.update(ITEM).where(ITEM.c.n == sa.bindparam("who")).values(n=sa.bindparam("b_n")), MANY),
+    "many updates by key": (
+        "UPDATE",
+        sa.update(ITEM).where(ITEM.c.id == sa.bindparam("who")).values(n=sa.bindparam("b_n")),
+        MANY,
+    ),
+    "many updates by criteria": (
+        "UPDATE",
+        sa.update(ITEM).where(ITEM.c.n == sa.bindparam("who")).values(n=sa.bindparam("b_n")),
+        MANY,
+    ),
     "update of keys": ("UPDATE", sa.update(ITEM).values(id=ITEM.c.id + 100), None),
     "delete": ("DELETE", sa.delete(ITEM).where(ITEM.c.n > 3), None),
     "many deletes by key": ("DELETE", sa.delete(ITEM).where(ITEM.c.id == sa.bindparam("who")), MANY),
@@ -89,10 +101,9 @@ PHANTOMS: dict[str, tuple[str, Any, Any]] = {
 def test_phantom(ground: Engine, case: str) -> None:
     """A row that another session inserts between the read and the statement is left alone, or the statement fails."""
     verb, statement, parameters = PHANTOMS[case]
-    with just_before(ground, verb, lambda other: other.execute(sa.insert(ITEM), {"id": 6, "name": "i6", "n": 6})):
-        with ground.connect() as connection:
-            connection.execute(statement, parameters)
-            connection.commit()
+    with just_before(ground, verb, _insert_six), ground.connect() as connection:
+        connection.execute(statement, parameters)
+        connection.commit()
     with ground.connect() as connection:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
@@ -103,10 +114,9 @@ def test_phantom_under_read_committed(ground: Engine, case: str) -> None:
     """Where InnoDB locks no gaps, such a row is left alone as well."""
     verb, statement, parameters = PHANTOMS[case]
     engine = _isolated(ground, "READ COMMITTED")
-    with just_before(engine, verb, lambda other: other.execute(sa.insert(ITEM), {"id": 6, "name": "i6", "n": 6})):
-        with engine.connect() as connection:
-            connection.execute(statement, parameters)
-            connection.commit()
+    with just_before(engine, verb, _insert_six), engine.connect() as connection:
+        connection.execute(statement, parameters)
+        connection.commit()
     with ground.connect() as connection:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
@@ -119,15 +129,17 @@ def test_row_that_no_longer_matches(ground: Engine, returning: bool) -> None:
     statement = sa.delete(ITEM).where(criterion)
     if returning:
         statement = statement.returning(ITEM.c.id)
-    with just_before(ground, "DELETE", lambda other: other.execute(sa.update(OTHER).values(n=0))):
-        with ground.connect() as connection:
-            with pytest.raises(sa_audit.UnauditedWrite):
-                connection.execute(statement)
-            connection.rollback()
+    interfere = sa.update(OTHER).values(n=0)
+    with just_before(ground, "DELETE", lambda other: other.execute(interfere)), ground.connect() as connection:
+        with pytest.raises(sa_audit.UnauditedWrite):
+            connection.execute(statement)
+        connection.rollback()
 
 
 @pytest.mark.needs("concurrent-writers")
-@pytest.mark.parametrize("statement", [sa.update(ITEM).where(ITEM.c.id == 1).values(n=ITEM.c.n + 1), sa.delete(ITEM).where(ITEM.c.n < 3)])
+@pytest.mark.parametrize(
+    "statement", [sa.update(ITEM).where(ITEM.c.id == 1).values(n=ITEM.c.n + 1), sa.delete(ITEM).where(ITEM.c.n < 3)]
+)
 def test_waits_for_the_other(ground: Engine, statement: Any) -> None:
     """A statement that waits for another session's lock records the row as that session left it."""
     started, errors = threading.Event(), []
@@ -176,7 +188,6 @@ def test_upsert_race(ground: Engine, database_dialect: str, level: str) -> None:
     with just_before(engine, "INSERT", interfere), engine.connect() as connection:
         with pytest.raises((sa_audit.UnauditedWrite, sa.exc.OperationalError)):
             connection.execute(statement)
-            connection.commit()
         connection.rollback()
 
 
@@ -226,7 +237,9 @@ def test_failed_statement(ground: Engine) -> None:
     assert [(row.op, row.before) for row in history_of(ground, ITEM) if row.actor == "alice"] == [("U", {"n": 1})]
 
 
-@pytest.mark.parametrize("statement", [sa.insert(ITEM).values(id=9, name="x", n=1), sa.update(ITEM).values(n=1), sa.delete(ITEM)])
+@pytest.mark.parametrize(
+    "statement", [sa.insert(ITEM).values(id=9, name="x", n=1), sa.update(ITEM).values(n=1), sa.delete(ITEM)]
+)
 @pytest.mark.parametrize("where", ["connection", "engine"])
 def test_autocommit_is_refused(ground: Engine, where: str, statement: Any) -> None:
     """In AUTOCOMMIT, where a change could be kept without its record, nothing is written."""
@@ -240,7 +253,9 @@ def test_autocommit_is_refused(ground: Engine, where: str, statement: Any) -> No
         assert connection.execute(sa.select(ITEM.c.id, ITEM.c.n)).all() == [(i, i) for i in range(1, 6)]
 
 
-@pytest.mark.parametrize("statement", [sa.insert(ITEM).values(id=9, name="x", n=1), sa.update(ITEM).values(n=1), sa.delete(ITEM)])
+@pytest.mark.parametrize(
+    "statement", [sa.insert(ITEM).values(id=9, name="x", n=1), sa.update(ITEM).values(n=1), sa.delete(ITEM)]
+)
 def test_rollback(ground: Engine, statement: Any) -> None:
     """A rollback takes data and record back."""
     with sa_audit.context(actor="alice"), ground.connect() as connection:
@@ -249,7 +264,9 @@ def test_rollback(ground: Engine, statement: Any) -> None:
     assert all(row.actor == "seed" for row in history_of(ground, ITEM))
 
 
-@pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 2}, {"stream_results": True, "max_row_buffer": 1}])
+@pytest.mark.parametrize(
+    "options", [{"stream_results": True}, {"yield_per": 2}, {"stream_results": True, "max_row_buffer": 1}]
+)
 @pytest.mark.parametrize("kind", ["insert", "delete"])
 def test_streamed_results(ground: Engine, options: dict[str, Any], kind: str) -> None:
     """A result that the user streams gives all its rows, although recording ran in between."""
@@ -270,7 +287,10 @@ def test_streamed_results(ground: Engine, options: dict[str, Any], kind: str) ->
 def test_connection_that_streams(ground: Engine, options: dict[str, Any]) -> None:
     """Recording reads its own rows at once on a connection whose SELECTs are streamed."""
     with ground.connect().execution_options(**options) as connection:
-        connection.execute(sa.update(ITEM).where(ITEM.c.id < 4).values(n=0), execution_options={"stream_results": False, "yield_per": None})
+        connection.execute(
+            sa.update(ITEM).where(ITEM.c.id < 4).values(n=0),
+            execution_options={"stream_results": False, "yield_per": None},
+        )
         connection.commit()
 
 

@@ -160,15 +160,15 @@ HIDDEN: dict[str, Any] = {
     ).union_all(sa.select(sa.literal(1))),
     "in an insert elsewhere": lambda a, o: sa.insert(o).from_select(
         ["owner", "percent"],
-        sa.select((g := sa.delete(a).where(a.c.id > 3).returning(a.c.owner, a.c.balance).cte("gone")).c.owner, g.c.balance),
+        sa.select(
+            (g := sa.delete(a).where(a.c.id > 3).returning(a.c.owner, a.c.balance).cte("gone")).c.owner, g.c.balance
+        ),
     ),
     "in an update of itself": lambda a, o: sa.update(a).values(balance=1).add_cte(sa.delete(o).cte("gone")),
     "in a delete elsewhere": lambda a, o: sa.delete(o).where(
         o.c.owner.in_(sa.select(sa.delete(a).returning(a.c.owner).cte("gone").c.owner))
     ),
-    "as text": lambda a, o: sa.select(
-        sa.text(f"DELETE FROM {a.name} RETURNING id").columns(a.c.id).cte("gone")
-    ),
+    "as text": lambda a, o: sa.select(sa.text(f"DELETE FROM {a.name} RETURNING id").columns(a.c.id).cte("gone")),
 }
 
 
@@ -205,13 +205,25 @@ def test_sqlite_prefixes_are_refused(standing: Standing, make: Any) -> None:
         lambda t: sa.update(t).prefix_with("IGNORE").values(balance=1),
         lambda t: sa.update(t).values(balance=1).with_dialect_options(mysql_limit=2),
         lambda t: sa.update(t).values(balance=1).with_dialect_options(mariadb_limit=2),
-        lambda t: sa.delete(t).with_dialect_options(mysql_limit=2),
     ],
 )
 @pytest.mark.only_on("mariadb")
 def test_mariadb_prefixes_and_limits_are_refused(standing: Standing, make: Any) -> None:
     """IGNORE skips rows without a word, and which rows a LIMIT takes is not known."""
     refused(standing, lambda session, twin: session.connection().execute(make(twin.Account.__table__)))
+
+
+@pytest.mark.only_on("mariadb")
+def test_delete_with_a_limit_is_refused(standing: Standing) -> None:
+    """A DELETE with LIMIT, where SQLAlchemy knows it, is refused."""
+    try:
+        sa.delete(AUDITED.Account).with_dialect_options(mysql_limit=2)
+    except sa.exc.ArgumentError:
+        pytest.skip("this SQLAlchemy has no DELETE with LIMIT")
+    refused(
+        standing,
+        lambda session, twin: session.execute(sa.delete(twin.Account).with_dialect_options(mysql_limit=2)),
+    )
 
 
 @pytest.mark.only_on("mariadb")

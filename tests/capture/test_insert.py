@@ -49,7 +49,9 @@ CORE: dict[str, Any] = {
     "from a cte": lambda t: (
         sa.insert(t).from_select(
             ["owner", "balance"],
-            sa.select((rich := sa.select(t.c.owner, t.c.balance).where(t.c.balance > 20).cte("rich")).c.owner, rich.c.balance),
+            sa.select(
+                (rich := sa.select(t.c.owner, t.c.balance).where(t.c.balance > 20).cte("rich")).c.owner, rich.c.balance
+            ),
         ),
         None,
     ),

@@ -35,7 +35,8 @@ SCALAR = _table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
 )
 EXPRESSION = _table(
-    "k_expression", sa.Column("id", sa.Integer, primary_key=True, default=sa.select(sa.literal(41) + 1).scalar_subquery())
+    "k_expression",
+    sa.Column("id", sa.Integer, primary_key=True, default=sa.select(sa.literal(41) + 1).scalar_subquery()),
 )
 UUID = _table("k_uuid", sa.Column("id", sa.Uuid, primary_key=True, default=uuid.uuid4))
 TEXT = _table("k_text", sa.Column("id", sa.String(20), primary_key=True))
@@ -52,7 +53,9 @@ SERVER_UUID = sa.Table(
 sa_audit.track(SERVER_UUID)
 
 
-def _insert(standing: Standing, table: sa.Table, rows: list[dict[str, Any]], *, metadata: sa.MetaData = METADATA) -> None:
+def _insert(
+    standing: Standing, table: sa.Table, rows: list[dict[str, Any]], *, metadata: sa.MetaData = METADATA
+) -> None:
     """Insert rows in every form, and have all of them recorded."""
     engine = standing.make(metadata)
     standing.untouched = False
@@ -84,7 +87,9 @@ def _returning_other(connection: sa.Connection, table: sa.Table, rows: list[dict
 
 
 def _values(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-    if table is SEQUENCE or any(column.default is not None and not column.default.is_scalar for column in table.primary_key):
+    if table is SEQUENCE or any(
+        column.default is not None and not column.default.is_scalar for column in table.primary_key
+    ):
         rows = [{"n": row["n"], **row} for row in rows]
     for row in rows:
         connection.execute(sa.insert(table).values([row]))
@@ -156,7 +161,13 @@ def test_silent_conflict_clause_is_refused(engine: Engine, clause: str, where: s
     metadata = sa.MetaData()
     options: dict[str, Any] = {"sqlite_on_conflict_unique": clause, "unique": True} if where == "column" else {}
     constraints = [] if where == "column" else [sa.UniqueConstraint("n", sqlite_on_conflict=clause)]
-    table = sa.Table("t", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer, **options), *constraints)
+    table = sa.Table(
+        "t",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("n", sa.Integer, **options),
+        *constraints,
+    )
     sa_audit.track(table)
     metadata.create_all(engine)
     for statement in (sa.insert(table).values(n=1), sa.update(table).values(n=1)):

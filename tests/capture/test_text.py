@@ -150,7 +150,9 @@ def test_refused_whatever_way(standing: Standing, way: str, sql: str) -> None:
         assert session.scalar(sa.select(sa.func.sum(AUDITED.Account.balance))) == 150
 
 
-@pytest.mark.parametrize("sql", ["SELECT balance FROM account ORDER BY id", "SELECT replace(owner, 'a', 'b') FROM account"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT balance FROM account ORDER BY id", "SELECT replace(owner, 'a', 'b') FROM account"]
+)
 def test_reads_run(standing: Standing, sql: str) -> None:
     """Text that reads an audited table runs, and nothing is recorded."""
     engine = standing.make(PLAIN.metadata, AUDITED.metadata, fill=fill)

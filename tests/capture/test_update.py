@@ -65,7 +65,7 @@ CORE: dict[str, Any] = {
     ),
     "a cte": lambda b, t: (
         sa.update(t)
-        .where(t.c.id == (rich := sa.select(t.c.id).where(t.c.balance > 20).cte("rich")).c.id)
+        .where(t.c.id == sa.select(t.c.id).where(t.c.balance > 20).cte("rich").c.id)
         .values(grade="R"),
         None,
     ),
@@ -101,7 +101,9 @@ CORE: dict[str, Any] = {
         [{"b_id": 1, "b_balance": 100 + i} for i in range(3)],
     ),
     "many by key and more": lambda b, t: (
-        sa.update(t).where(t.c.id == sa.bindparam("b_id"), t.c.owner == "ann").values(balance=sa.bindparam("b_balance")),
+        sa.update(t)
+        .where(t.c.id == sa.bindparam("b_id"), t.c.owner == "ann")
+        .values(balance=sa.bindparam("b_balance")),
         [{"b_id": i, "b_balance": 100 + i} for i in (1, 2, 3)],
     ),
     "many by other criteria": lambda b, t: (
@@ -154,7 +156,9 @@ RETURNING: dict[str, Any] = {
     "all": lambda t: sa.update(t).where(t.c.balance > 20).values(note="r").returning(t),
     "nothing": lambda t: sa.update(t).where(t.c.id == 99).values(note="r").returning(t),
     "a changed key": lambda t: sa.update(t).values(id=t.c.id + 100).returning(t.c.id, t.c.owner),
-    "defaults": lambda t: sa.update(t).where(t.c.id == 1).values(balance=sa.literal(1) + 1).return_defaults(t.c.balance),
+    "defaults": lambda t: (
+        sa.update(t).where(t.c.id == 1).values(balance=sa.literal(1) + 1).return_defaults(t.c.balance)
+    ),
 }
 
 
@@ -187,15 +191,11 @@ ORM: dict[str, Any] = {
     "a subclass with criteria": lambda b: (sa.update(b.Cat).where(b.Cat.name == "cat").values(name="tom"), None),
     "a base class": lambda b: (sa.update(b.Animal).values(name="x"), None),
     "loader criteria": lambda b: (
-        sa.update(b.Account)
-        .values(balance=0)
-        .options(with_loader_criteria(b.Account, b.Account.owner == "ann")),
+        sa.update(b.Account).values(balance=0).options(with_loader_criteria(b.Account, b.Account.owner == "ann")),
         None,
     ),
     "loader criteria by lambda": lambda b: (
-        sa.update(b.Account)
-        .values(balance=0)
-        .options(with_loader_criteria(b.Account, lambda cls: cls.balance > 20)),
+        sa.update(b.Account).values(balance=0).options(with_loader_criteria(b.Account, lambda cls: cls.balance > 20)),
         None,
     ),
     "the joined base": lambda b: (sa.update(b.Employee).values(name="x"), None),
@@ -284,7 +284,9 @@ def test_volatile_criteria(standing: Standing) -> None:
         table = twin.Account.__table__
         if twin is AUDITED:
             for _turn in range(5):
-                session.connection().execute(sa.update(table).where(function > middle).values(balance=table.c.balance + 1))
+                session.connection().execute(
+                    sa.update(table).where(function > middle).values(balance=table.c.balance + 1)
+                )
             session.connection().execute(sa.update(table).values(balance=1))
         else:
             session.connection().execute(sa.update(table).values(balance=1))

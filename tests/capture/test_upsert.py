@@ -22,7 +22,7 @@ TAGS = [{"label": "red", "weight": 10}, {"label": "green", "weight": 20}]
 
 
 def insert(standing: Standing, target: Any) -> Any:
-    """Give the database's own insert()."""
+    """Give an INSERT of the database's own kind."""
     return _insert(standing.database, target)
 
 
@@ -45,7 +45,10 @@ FORMS: dict[str, Callable[[Standing, Any], tuple[Any, Any]]] = {
     "several rows of values": lambda s, t: (upsert(s, t, ROWS, ["owner", "balance"], ["id"]), None),
     "many rows of parameters": lambda s, t: (upsert(s, t, None, ["owner", "balance"], ["id"]), ROWS),
     "one row of parameters": lambda s, t: (upsert(s, t, None, ["owner"], ["id"]), ROWS[0]),
-    "to the same value": lambda s, t: (upsert(s, t, {"id": 2, "owner": "bob", "balance": 20}, ["balance"], ["id"]), None),
+    "to the same value": lambda s, t: (
+        upsert(s, t, {"id": 2, "owner": "bob", "balance": 20}, ["balance"], ["id"]),
+        None,
+    ),
     "a named parameter as key": lambda s, t: (
         upsert(s, t, {"id": sa.bindparam("b_id"), "owner": "new"}, ["owner"], ["id"]),
         [{"b_id": 1}, {"b_id": 78}],
@@ -135,7 +138,10 @@ def test_do_nothing(standing: Standing, returning: bool, many: bool) -> None:
         statement = insert(standing, twin.tag).on_conflict_do_nothing()
         if returning:
             statement = statement.returning(twin.tag.c.label)
-        return {**seen(session.connection().execute(statement if many else statement.values(TAGS), TAGS if many else None)), "rowcount": 0}
+        return {
+            **seen(session.connection().execute(statement if many else statement.values(TAGS), TAGS if many else None)),
+            "rowcount": 0,
+        }
 
     compare(standing, run)
 

@@ -109,7 +109,13 @@ class Bank:
 
 ACCOUNTS = [
     {"owner": owner, "balance": balance, "grade": "A", "note": note, "pin": "1234", "seen": 0}
-    for owner, balance, note in [("ann", 10, "x"), ("bob", 20, None), ("ann", 30, "y"), ("cid", 40, None), ("dan", 50, "z")]
+    for owner, balance, note in [
+        ("ann", 10, "x"),
+        ("bob", 20, None),
+        ("ann", 30, "y"),
+        ("cid", 40, None),
+        ("dan", 50, "z"),
+    ]
 ]
 PAYMENTS = [
     {"branch": branch, "number": number, "account_id": account, "amount": number * 10}
@@ -222,4 +228,6 @@ def _plain(value: Any) -> Any:
     state = sa.inspect(value, raiseerr=False)
     if state is None or not hasattr(state, "mapper"):
         return value
-    return type(value).__name__, {attribute.key: getattr(value, attribute.key) for attribute in state.mapper.column_attrs}
+    return type(value).__name__, {
+        attribute.key: getattr(value, attribute.key) for attribute in state.mapper.column_attrs
+    }

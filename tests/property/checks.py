@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import sa_audit
 from sa_audit import Exclude, Excluded, Masked
 from sa_audit.model import audited_of, trail_of
 from tests.databases import Database
+from tests.property.expected import by_entity, expected_blame, expected_diff, expected_history
 from tests.property.models import (
     MADE_KEYS,
     SPAN,
@@ -24,11 +25,9 @@ from tests.property.models import (
     Party,
     Sheet,
     Tag,
-    key_columns,
     sheet_tag,
     table_of,
 )
-from tests.property.expected import by_entity, expected_blame, expected_diff, expected_history
 from tests.property.oracle import (
     Entity,
     Key,
@@ -141,7 +140,8 @@ def differences(found: Any, expected: Any, path: str = "") -> list[str]:
             lines += differences(found.get(key, "nothing"), expected.get(key, "nothing"), f"{path}[{key!r}]")
         return lines
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        return [line for n, pair in enumerate(zip(found, expected, strict=True)) for line in differences(*pair, f"{path}[{n}]")]
+        found, expected = dict(enumerate(found)), dict(enumerate(expected))
+        return differences(found, expected, path)
     return [] if found == expected else [f"{path}: found {found!r}, expected {expected!r}"]
 
 
@@ -211,10 +211,7 @@ class Auditor:
         """There are as many history rows and entries as there should be: none of what was rolled back."""
         for table in TABLES:
             history = history_of(table)
-            key = next(iter(key_columns(table)))
-            own = history.c.id > self.ground.floors[table] if table in self.ground.floors else history.c[key.key].between(
-                self.ground.base, self.ground.base + SPAN - 1
-            )
+            own = within(table, self.ground.base, self.ground.floors, history)
             operations = list(connection.scalars(sa.select(history.c.audit_op).where(own)))
             expected = [change.op for change in self.world.log if change.table is table]
             assert_same(sorted(operations), sorted(expected), f"rows of {history.name}")
@@ -250,11 +247,12 @@ class Auditor:
             row = held[table_of(Sheet)][(sheet.id,)]
             assert exact(sheet.doc) == exact(row["doc"])
             assert {tag.id for tag in sheet.tags} == {tag for owner, tag in links if owner == sheet.id}
-            lines = held[table_of(Line)]
-            assert {line.id for line in sheet.lines} == {key[0] for key, r in lines.items() if r["sheet_id"] == sheet.id}
+            lines = {key[0] for key, line in held[table_of(Line)].items() if line["sheet_id"] == sheet.id}
+            assert {line.id for line in sheet.lines} == lines
         for root in (Item, Party):
             table = table_of(root)
-            objects = past.scalars(sa.select(root).where(within(table, self.ground.base, self.ground.floors))).all()
+            mine = within(table, self.ground.base, self.ground.floors)
+            objects: Sequence[Any] = past.scalars(sa.select(root).where(mine)).all()
             found = {obj.id: type(obj).__mapper__.polymorphic_identity for obj in objects}
             assert found == {key[0]: row["type"] for key, row in held[table].items()}
         for tag in past.scalars(sa.select(Tag).where(within(table_of(Tag), self.ground.base, self.ground.floors))):

@@ -1,6 +1,6 @@
 """What UPDATE and DELETE statements are made to do, Core and ORM-enabled, in all their forms.
 
-The condition of a statement is a criterion in SQL and a predicate in Python; which rows it meets is planned with the latter.
+The condition of a statement is a criterion in SQL; which rows it meets is known beforehand, from the oracle's rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.property.models import (
     Mark,
     Node,
     Party,
+    Person,
     Sheet,
     Tag,
     key_columns,
@@ -90,7 +91,8 @@ def in_keys(table: sa.Table, keys: list[Key], model: type[Base] | None = None) -
     """Give the criterion for rows of these keys."""
     columns = [seen_by(model, column) for column in key_columns(table)]
     if len(columns) == 1:
-        return columns[0].in_([key[0] for key in keys])
+        criterion: sa.ColumnElement[bool] = columns[0].in_([key[0] for key in keys])
+        return criterion
     return sa.or_(*(sa.and_(*(column == value for column, value in zip(columns, key, strict=True))) for key in keys))
 
 
@@ -119,7 +121,7 @@ def _apply(draft: Draft, table: sa.Table, keys: Iterable[Key], values: Callable[
 
 def _draw_set(step: Step, table: sa.Table) -> tuple[dict[str, Any], Callable[[Row], Row], bool]:
     """Draw what to set: values for the statement, by column key, the same as a function, and whether they are plain."""
-    texts = [column for column in columns_to_set(table) if isinstance(column.type, sa.String) and column.type.length == 200]
+    texts = [c for c in columns_to_set(table) if isinstance(c.type, sa.String) and c.type.length == 200]
     if table is table_of(Sheet) and step.maybe():
         count = table.c["count"]
         return {"count": count + 1}, lambda row: {"count": None if row["count"] is None else row["count"] + 1}, False
@@ -196,6 +198,23 @@ def _update_by_key(step: Step, draft: Draft, model: type[Base], table: sa.Table,
 
 def _update_mappings(step: Step, draft: Draft, model: type[Base], table: sa.Table, allowed: list[Key]) -> None:
     step.session.bulk_update_mappings(mapper_of(model), _by_key(step, draft, model, table, allowed))
+    step.accept(draft)
+
+
+def update_persons(step: Step) -> None:
+    """Update persons by their keys in bulk, in one of the tables of the hierarchy or in both, which is one change."""
+    draft = step.draft()
+    keys = step.free(draft, table_of(Person))
+    if not keys:
+        return
+    columns = step.some((table_of(Party).c.name, table_of(Person).c.born), 2)
+    rows: list[Row] = []
+    for key in step.some(keys, 3):
+        row = {column: step.value(column) for column in columns}
+        for column, value in row.items():
+            draft.update(column.table, key, {column.key: value})
+        rows.append({"id": key[0], **{column.key: value for column, value in row.items()}})
+    step.session.execute(sa.update(Person), rows)
     step.accept(draft)
 
 

@@ -91,7 +91,7 @@ def _expected(key: Key, group: Sequence[Recorded], state: Tables) -> Expected:
 
 
 def _pairs(mapper: Mapper[Any] | None, change: Recorded) -> dict[str, tuple[Any, Any]]:
-    columns = recorded_columns(change.table)
+    columns: Sequence[sa.Column[Any]] = recorded_columns(change.table)
     if change.op == "U" and change.before is not None and change.after is not None:
         columns = changed_columns(change.table, change.before, change.after)
     pairs = {}
@@ -152,9 +152,8 @@ def expected_diff(entity: Entity, log: Sequence[Recorded], one: int, other: int)
 
     `log` is the world's whole log.
     """
-    first, second = (
-        expected_history(entity, [change for change in log[:length] if change.entity == entity]) for length in (one, other)
-    )
+    logs = ([change for change in log[:length] if change.entity == entity] for length in (one, other))
+    first, second = (expected_history(entity, own) for own in logs)
     before, after = _live(first), _live(second)
     pairs = {}
     for name in {**before, **after}:

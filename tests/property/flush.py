@@ -6,46 +6,21 @@ the objects' pending attributes, since an object may be older than its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
-from sqlalchemy.orm.exc import StaleDataError
 
 from tests.property.models import (
-    HIERARCHY,
     ROOTS,
     Base,
-    Book,
-    Card,
-    Client,
-    Disc,
-    Firm,
-    Item,
-    Leaf,
-    Line,
-    Mark,
-    Node,
-    Officer,
-    Party,
-    Person,
-    Sheet,
-    Tag,
-    item_tag,
-    sheet_tag,
     table_of,
 )
-from tests.property.oracle import Draft, Entity, Key, Row, left_out
-from tests.property.steps import Step, made_by_database
+from tests.property.oracle import Draft, Entity, Key, Row
+from tests.property.steps import Step
 from tests.property.values import settable
-
-MODELS: tuple[type[Base], ...] = (
-    Sheet, Line, Tag, Item, Book, Disc, Card, Party, Person, Officer, Firm, Node, Leaf, Mark, Client,
-)  # fmt: skip
 
 
 class Abandoned(Exception):

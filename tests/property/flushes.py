@@ -6,9 +6,6 @@ the objects' pending attributes, since an object may be older than its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -19,8 +16,6 @@ from sqlalchemy.orm.exc import StaleDataError
 from tests.property.changes import add, add_object, change, change_key, link, orphan, remove, replace
 from tests.property.flush import Abandoned, Flush
 from tests.property.models import (
-    HIERARCHY,
-    ROOTS,
     Base,
     Book,
     Card,
@@ -33,27 +28,17 @@ from tests.property.models import (
     Mark,
     Node,
     Officer,
-    Party,
-    Person,
     Sheet,
     Tag,
-    item_tag,
-    sheet_tag,
-    table_of,
 )
-from tests.property.oracle import Draft, Entity, Key, Row, left_out
+from tests.property.oracle import Row
 from tests.property.steps import Step, made_by_database
-from tests.property.values import settable
-
-MODELS: tuple[type[Base], ...] = (
-    Sheet, Line, Tag, Item, Book, Disc, Card, Party, Person, Officer, Firm, Node, Leaf, Mark, Client,
-)  # fmt: skip
 
 
 def populate(step: Step) -> None:
     """Add a few objects of each class, so that there is something to change."""
     batches: tuple[tuple[tuple[type[Base], Row], ...], ...] = (
-        ((Sheet, {}), (Sheet, {}), (Tag, {}), (Tag, {}), (Officer, {}), (Firm, {}), (Node, {}), (Client, {}), (Client, {})),
+        tuple((model, {}) for model in (Sheet, Sheet, Tag, Tag, Officer, Firm, Node, Client, Client)),
         tuple((model, {"sheet_id": step.base + 1}) for model in (Line, Line, Item, Book, Disc)),
         ((Node, {"parent_id": step.base + 1}), (Card, {}), (Card, {}), (Leaf, {"node_id": step.base + 1})),
         ((Mark, {"node_id": step.base + 1}), (Leaf, {"node_id": step.base + 2}), (Node, {})),

@@ -36,11 +36,12 @@ INSERTS = (
     statements.insert_links,
     statements.insert_persons,
 )
-UPDATES = (criteria.update, criteria.update, criteria.update, criteria.move)
+UPDATES = (criteria.update, criteria.update, criteria.update, criteria.update_persons, criteria.move)
 
 randoms = st.randoms(use_true_random=True)
 slots = st.integers(0, SESSIONS - 1)
-who = st.fixed_dictionaries({"actor": st.sampled_from(("ann", "bob"))}, optional={"reason": st.sampled_from(("a", "b"))})
+texts = st.sampled_from(("ann", "bob"))
+who = st.fixed_dictionaries({"actor": texts}, optional={"reason": texts})
 
 
 def is_conflict(error: DBAPIError) -> bool:
@@ -70,7 +71,9 @@ class Machine(RuleBasedStateMachine):
         self.ground = ground
         self.world = World()
         self.auditor = Auditor(ground, self.world)
-        self.slots = [Slot(Session(ground.engine, autoflush=False)) for _ in range(SESSIONS)]
+        self.slots = [
+            Slot(Session(ground.engine, autoflush=False, expire_on_commit=number > 0)) for number in range(SESSIONS)
+        ]
         self.failed = False
         self.looks = 0
         self.world.remember(ground.now())
@@ -254,9 +257,9 @@ class Machine(RuleBasedStateMachine):
     def newest_entry(self) -> dt.datetime:
         """Give the moment of the example's newest entry."""
         entry = trail_table()
-        run = entry.c.request_id == f"run {self.ground.base}"
+        newest = sa.select(sa.func.max(entry.c.recorded_at)).where(entry.c.request_id == f"run {self.ground.base}")
         with self.ground.reader.connect() as connection:
-            moment: dt.datetime = connection.execute(sa.select(sa.func.max(entry.c.recorded_at)).where(run)).scalar_one()
+            moment: dt.datetime = connection.execute(newest).scalar_one()
             return moment
 
     # -- looking back ------------------------------------------------------------------------
@@ -294,7 +297,8 @@ class Machine(RuleBasedStateMachine):
         moments = self.world.moments
         for number, moment in enumerate(moments):
             whole = self.ground.thorough or number in (1, len(moments) - 1)
-            self.auditor.check_past(moment, TABLES if whole else self.changed_tables(), loader=number if whole else None)
+            tables = TABLES if whole else self.changed_tables()
+            self.auditor.check_past(moment, tables, loader=number if whole else None)
         with Session(self.ground.reader) as session:
             check_rows(self.ground, session.connection(), TABLES, self.world.tables)
             self.auditor.check_entities(session, entities)

@@ -37,7 +37,8 @@ class Instant(TypeDecorator[dt.datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"))
+        exact = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+        return dialect.type_descriptor(exact)
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
         return value if value is None or dialect.name == "postgresql" else value.astimezone(dt.UTC).replace(tzinfo=None)
@@ -229,9 +230,7 @@ class Mark(Audited, Base):
 
     id: Mapped[int] = own_key()
     label: Mapped[str | None] = mapped_column(sa.String(200))
-    node_id: Mapped[int | None] = mapped_column(
-        sa.ForeignKey("prop_node.id", ondelete="SET NULL", onupdate="CASCADE")
-    )
+    node_id: Mapped[int | None] = mapped_column(sa.ForeignKey("prop_node.id", ondelete="SET NULL", onupdate="CASCADE"))
 
 
 class Client(Audited, Base):

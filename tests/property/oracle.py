@@ -6,7 +6,7 @@ works on a draft for each statement or flush; what differs between before and af
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -14,10 +14,9 @@ from json import dumps
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper
 
-from sa_audit import Context, Exclude, Mask, Masked
-from tests.property.models import HIERARCHY, ROOTS, TABLES, key_columns
+from sa_audit import Context, Exclude, Mask
+from tests.property.models import ROOTS, TABLES, key_columns
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = dict[str, Any]
@@ -144,9 +143,7 @@ class Transaction:
         """Take what a statement or flush has done, and give what has to be recorded of it."""
         self.steps += 1
         stamp = Stamp(self.number, context)
-        changes = [
-            Recorded(table, key, op, before, after, stamp, self.steps) for table, key, op, before, after in draft.changes()
-        ]
+        changes = [Recorded(*change, stamp, self.steps) for change in draft.changes()]
         self.overlay |= draft.overlay
         self.log += changes
         return changes

@@ -26,7 +26,10 @@ SMALL = 8
 
 @dataclass
 class Slot:
-    """A session, with the oracle's side of its transaction while one is open."""
+    """A session, with the oracle's side of its transaction while one is open.
+
+    What it has loaded is held fast, so that it stays in the session and grows old.
+    """
 
     session: Session
     transaction: Transaction | None = None
@@ -37,7 +40,7 @@ class Slot:
         """Forget the transaction, which has ended."""
         self.transaction = None
         self.savepoints.clear()
-        self.loaded.clear()
+        del self.loaded[: -50 if not self.session.expire_on_commit else None]
 
 
 @dataclass
@@ -111,7 +114,8 @@ class Step:
             all_keys = [{"id": number} for number in numbers]
         rows = draft.rows(table)
         there = {*rows, *(key for written, key in draft.overlay if written is table)}
-        unused = [k for k in all_keys if tuple(k.values()) not in there and (ROOTS[table], tuple(k.values())) not in self.taken]
+        there |= {key for root, key in self.taken if root is ROOTS[table]}
+        unused = [key for key in all_keys if tuple(key.values()) not in there]
         return self.some(unused, most) if unused else []
 
     def values(self, columns: Iterable[sa.Column[Any]], most: int = 3, least: int = 1) -> Row:
@@ -132,9 +136,12 @@ def made_by_database(table: sa.Table) -> bool:
     return table in MADE_KEYS
 
 
-def within(table: sa.Table, base: int, floors: dict[sa.Table, int]) -> sa.ColumnElement[bool]:
-    """Give the criterion for the rows of one example."""
+def within(
+    table: sa.Table, base: int, floors: dict[sa.Table, int], history: sa.Table | None = None
+) -> sa.ColumnElement[bool]:
+    """Give the criterion for the rows of one example in a table, or in its history table."""
+    source = table if history is None else history
     if table in floors:
-        return table.c.id > floors[table]
-    key = next(iter(table.columns))
+        return source.c.id > floors[table]
+    key = source.c[next(iter(table.columns)).key]
     return key.between(base, base + SPAN - 1)

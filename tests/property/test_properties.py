@@ -1,4 +1,4 @@
-"""Whatever is written, by whichever way and however interleaved: the trail has it exactly, and the past stays as it was.
+"""Whatever is written, in whichever way and however interleaved: the trail has it exactly, and the past stays.
 
 `SA_AUDIT_HYPOTHESIS=thorough` runs many long examples, and looks at everything after each step.
 """
@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,21 +28,27 @@ FIRST_WORDS: dict[str, tuple[str, ...]] = {
 }
 """What a session says first: where others can hold it up, that it gives up at once; on SQLite, to mind foreign keys."""
 
-COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True, "report_multiple_bugs": False}
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+    "report_multiple_bugs": False,
+}
 QUICK = settings(
     **COMMON,
-    max_examples=12,
+    max_examples=6,
     stateful_step_count=20,
     derandomize=True,
     database=None,
     phases=[phase for phase in Phase if phase is not Phase.shrink],
 )
 """Always the same examples; a failing one is shown as it is, since to make it smaller can take minutes."""
-THOROUGH = settings(**COMMON, max_examples=int(os.environ.get("SA_AUDIT_HYPOTHESIS_EXAMPLES", "300")), stateful_step_count=50)
+EXAMPLES = int(os.environ.get("SA_AUDIT_HYPOTHESIS_EXAMPLES", "60"))
+THOROUGH = settings(**COMMON, max_examples=EXAMPLES, stateful_step_count=50)
 
 
 @pytest.fixture
-def ground(database: Database, make_engine: Callable[..., sa.Engine]) -> Iterator[Ground]:
+def ground(database: Database, make_engine: Callable[..., sa.Engine]) -> Ground:
     """The models' tables in an empty database, with an engine for the sessions under test and one for the checks."""
     engine = make_engine()
 
@@ -57,13 +64,14 @@ def ground(database: Database, make_engine: Callable[..., sa.Engine]) -> Iterato
     thorough = os.environ.get("SA_AUDIT_HYPOTHESIS") == "thorough"
     with engine.connect() as connection:
         repeatable = connection.get_isolation_level() == "REPEATABLE READ"
-    yield Ground(database=database, engine=engine, reader=make_engine(), thorough=thorough, repeatable=repeatable)
+    return Ground(database=database, engine=engine, reader=make_engine(), thorough=thorough, repeatable=repeatable)
 
 
 @pytest.mark.filterwarnings("ignore:Dialect sqlite.*does .not. support Decimal:sqlalchemy.exc.SAWarning")
 def test_the_trail_tells_what_was_done(ground: Ground) -> None:
     """After every step, history, blame, diff and as_of at every moment are what an oracle in memory says."""
     profile = THOROUGH if ground.thorough else QUICK
-    run_state_machine_as_test(lambda: Machine(ground), settings=profile)
+    machine: Any = partial(Machine, ground)
+    run_state_machine_as_test(machine, settings=profile)
     assert ground.counts["commit"] >= ground.counts["example"]
     assert ground.counts["step"] > 4 * ground.counts["example"]

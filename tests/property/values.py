@@ -47,8 +47,8 @@ def text(random: Random) -> str:
     """Give an awkward text, or a few characters of any kind but NUL and surrogates."""
     if random.random() < 0.7:
         return random.choice(TEXTS)
-    codes = (random.choice((random.randint(1, 0x2FF), random.randint(1, 0xD7FF), random.randint(0xE000, 0x10FFFF))) for _ in "123")
-    return "".join(map(chr, codes))
+    first, last = random.choice(((1, 0x2FF), (1, 0xD7FF), (0xE000, 0x10FFFF)))
+    return "".join(chr(random.randint(first, last)) for _ in range(3))
 
 
 def real(random: Random) -> float:
@@ -68,16 +68,18 @@ def moment(random: Random) -> dt.datetime:
 
 def document(random: Random) -> dict[str, Any]:
     """Give a JSON object."""
-    scalars = (None, True, False, 0, 1, 2**53, "1", [], [1, "a"], {"a": None})
+    scalars: tuple[Any, ...] = (None, True, False, 0, 1, 2**53, "1", [], [1, "a"], {"a": None})
     return {text(random): random.choice((*scalars, text(random))) for _ in range(random.randrange(3))}
 
 
-def _integer(random: Random) -> int:
-    return random.choice((*INTEGERS, *range(2, 9)))
+def _integer(random: Random) -> Any:
+    return random.choice([*INTEGERS, *range(2, 9)])
 
 
 def _price(random: Random) -> Decimal:
-    return Decimal(random.choice(PRICES)) if random.random() < 0.5 else Decimal(random.randint(-(10**9), 10**9)).scaleb(-2)
+    if random.random() < 0.5:
+        return Decimal(random.choice(PRICES))
+    return Decimal(random.randint(-(10**9), 10**9)).scaleb(-2)
 
 
 def _instant(random: Random) -> dt.datetime:
