@@ -6,10 +6,9 @@ Imports only errors and SQLAlchemy.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -25,7 +24,9 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Give the database's own type."""
         if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+            from sqlalchemy.dialects.mysql import DATETIME  # loads every MySQL driver's dialect, so only here
+
+            return dialect.type_descriptor(DATETIME(fsp=6))
         return dialect.type_descriptor(sa.DateTime(timezone=True))
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:
@@ -45,8 +46,8 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
 
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Salt = sa.LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
-Name = sa.Text().with_variant(mysql.VARCHAR(255), "mysql", "mariadb")
+Salt = sa.LargeBinary(16).with_variant(sa.BINARY(16), "mysql", "mariadb")
+Name = sa.Text().with_variant(sa.VARCHAR(255), "mysql", "mariadb")
 
 
 class ServerDefault(sa.sql.expression.ColumnElement[Any]):
@@ -84,8 +85,8 @@ def _without_constraints(type_: TypeEngine[Any]) -> TypeEngine[Any]:
         decorated = type_.copy()
         decorated.impl = plain_type(type_.impl_instance)
         return decorated
-    if isinstance(type_, postgresql.DOMAIN):
-        return plain_type(type_.data_type)
+    if type_.__visit_name__ == "DOMAIN":
+        return plain_type(cast(Any, type_).data_type)
     if isinstance(type_, sa.Enum):
         return _plain_enum(type_)
     if isinstance(type_, sa.Boolean):

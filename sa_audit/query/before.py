@@ -9,6 +9,7 @@ Imports model, errors and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import math
 import re
@@ -18,7 +19,6 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeEngine
 
@@ -266,7 +266,7 @@ def mariadb_decoder(type_: TypeEngine[Any]) -> Decoder:
     Args:
         type_: the type that the database sees, behind decorators and variants.
     """
-    for classes, decoder in _MARIADB:
+    for classes, decoder in _mariadb():
         if isinstance(type_, classes):
             return decoder
     if isinstance(type_, sa.Float):
@@ -302,14 +302,19 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-_MARIADB: tuple[tuple[type[Any] | tuple[type[Any], ...], Decoder], ...] = (
-    ((sa.LargeBinary, mysql.BINARY, mysql.VARBINARY), bytes.fromhex),
-    (mysql.BIT, _bits),
-    ((sa.Boolean, sa.Integer, mysql.YEAR), int),
-    (sa.DateTime, dt.datetime.fromisoformat),
-    (sa.Date, dt.date.fromisoformat),
-    (sa.Time, _timedelta),
-)
+@functools.cache
+def _mariadb() -> tuple[tuple[type[Any] | tuple[type[Any], ...], Decoder], ...]:
+    """Give the decoders of MariaDB's texts; its dialect is loaded when it is needed."""
+    from sqlalchemy.dialects import mysql
+
+    return (
+        ((sa.LargeBinary, mysql.BINARY, mysql.VARBINARY), bytes.fromhex),
+        (mysql.BIT, _bits),
+        ((sa.Boolean, sa.Integer, mysql.YEAR), int),
+        (sa.DateTime, dt.datetime.fromisoformat),
+        (sa.Date, dt.date.fromisoformat),
+        (sa.Time, _timedelta),
+    )
 
 
 def _stored(value: Any) -> Any:

@@ -11,7 +11,6 @@ import sqlite3
 from typing import Any, ClassVar, Final, NoReturn
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection, StaticPool
@@ -311,7 +310,7 @@ def _is_enumerated(type_: TypeEngine[Any], dialect: Dialect) -> bool:
     database_type = type_._unwrapped_dialect_impl(dialect)
     if isinstance(database_type, sa.ARRAY):
         return _is_enumerated(database_type.item_type, dialect)
-    return isinstance(database_type, sa.Enum | postgresql.ENUM) and bool(database_type.native_enum)
+    return isinstance(database_type, sa.Enum) and bool(database_type.native_enum)
 
 
 def _number(error: DBAPIError) -> Any:

@@ -36,7 +36,8 @@ class Stretch:
 def stretches_of(session: Session, base: Any = None, entity: Any = None) -> list[Stretch]:
     """Give what to read: of an entity, of a base, or of all models that have history tables in the database.
 
-    Where several MetaData describe a history table, the one that was made last speaks for it.
+    Where several MetaData describe a history table with the columns that it has, one whose tables were created or
+    written through this engine speaks for it, and else the one that was made last.
 
     Args:
         session: where to read.

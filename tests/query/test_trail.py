@@ -261,7 +261,7 @@ def test_own_changes_are_shown(session: Session, open_session: Open) -> None:
 
 
 def test_other_models_in_the_process(session: Session) -> None:
-    """Of MetaData that describe the same history table, the one made last speaks for it; others are left out."""
+    """Of MetaData that describe the same history table, the one known to stand in the database speaks for it."""
     _fill(session)
     entries = _all(session)
 
@@ -276,13 +276,9 @@ def test_other_models_in_the_process(session: Session) -> None:
         __tablename__ = "player"
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    try:
-        again = _all(session)
-    finally:
-        OtherBase.metadata.info["sa_audit.trail"].serial = -1
-    assert [change.audit_id for change in again] == [change.audit_id for change in entries]
-    assert [c.entity for c in again] == ["Renamed" if c.entity == "Player" else c.entity for c in entries]
+    assert _all(session) == entries
     assert _all(session, base=Base) == entries
+    assert OtherBase.metadata.info["sa_audit.trail"].audited  # its tables are in the way of nothing
 
 
 def test_transaction(session: Session) -> None:
