@@ -64,9 +64,7 @@ CORE: dict[str, Any] = {
         None,
     ),
     "a cte": lambda b, t: (
-        sa.update(t)
-        .where(t.c.id == sa.select(t.c.id).where(t.c.balance > 20).cte("rich").c.id)
-        .values(grade="R"),
+        sa.update(t).where(t.c.id == sa.select(t.c.id).where(t.c.balance > 20).cte("rich").c.id).values(grade="R"),
         None,
     ),
     "a cte with a name like ours": lambda b, t: (

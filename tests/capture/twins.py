@@ -159,15 +159,14 @@ def compare(standing: Standing, run: Run) -> Any:
         try:
             expected = run(session, PLAIN)
         except (sa.exc.DBAPIError, sa.exc.CompileError, NotImplementedError) as error:
-            standing.untouched = True
-            session.rollback()
+            session.rollback()  # the databases may not be alike any more: a sequence does not go back
             pytest.skip(f"{standing.database.name} does not know this statement: {str(error).splitlines()[0]}")
         rows = rows_of(session, PLAIN)
         session.rollback()
     with sa_audit.context(actor="alice"), Session(engine) as session:
         before = rows_of(session, AUDITED)
         got = run(session, AUDITED)
-        assert got == expected, "the result is another"
+        assert got == expected, f"the result is another: {got!r}, not {expected!r}"
         assert rows_of(session, AUDITED) == rows
         assert_recorded(session.connection(), AUDITED.metadata)
         session.rollback()
@@ -198,7 +197,6 @@ def refused(standing: Standing, run: Run) -> None:
         session.rollback()
         assert rows_of(session, AUDITED) == before
         assert_recorded(session.connection(), AUDITED.metadata, actor="seed")
-    standing.untouched = True
 
 
 def seen(result: Any) -> dict[str, Any]:
@@ -218,6 +216,8 @@ def seen(result: Any) -> dict[str, Any]:
             told[name] = value
         except (sa.exc.SQLAlchemyError, AttributeError) as error:
             told[name] = type(error).__name__
+    if told.get("all") == []:  # rows fetched for the session alone: SQLAlchemy takes their columns from a set
+        told["keys"] = sorted(told["keys"])
     if told["returns_rows"] or told["rowcount"] == -1:
         told["rowcount"] = ANY
     return told
