@@ -43,4 +43,4 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure what the trail costs; arguments after `--` are passed on."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "benchmarks/capture.py", *(session.posargs or ["sqlite:///benchmark.db"]))

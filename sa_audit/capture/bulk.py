@@ -16,7 +16,7 @@ from ..errors import UnauditedWrite
 from . import foreign_keys
 from .context import current_context
 from .criteria import key_in, narrowed, set_columns, with_parameters
-from .recording import make_entry
+from .recording import lock_table, make_entry
 from .statement import Statement, prepare
 
 LISTED: Final = 1000
@@ -53,6 +53,7 @@ def before_delete(statement: Statement, condition: Any) -> None:
     """Copy a DELETE's rows into the history, and narrow it to them."""
     audited = statement.audited
     prepare(statement)
+    lock_table(statement.connection, statement.recording, statement.target)
     entry = make_entry(statement.connection, statement.recording, statement.target)
     bound = with_parameters(condition, statement.parameters)
     copy = statement.recording.backend.copy_where(statement.target, bound, statement.flush, entry)

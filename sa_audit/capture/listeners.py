@@ -20,6 +20,7 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
 from ..ddl.backend import INTERNAL, backend_for, noted_trails
+from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of, known_trails
 from . import foreign_keys, inserts, parents, statements, unit_of_work
@@ -311,14 +312,7 @@ def _refuse_hidden(element: UpdateBase) -> None:
 
 @event.listens_for(Engine, "savepoint")
 def _savepoint(connection: Connection, name: str) -> None:
-    """Begin SQLite's transaction before its first savepoint, or RELEASE would commit it."""
-    driver = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute("BEGIN")
-        finally:
-            cursor.close()
+    begin_before_savepoint(connection)
 
 
 @event.listens_for(Engine, "rollback_savepoint")

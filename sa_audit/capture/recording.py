@@ -57,13 +57,17 @@ class BulkOperation:
 
 @dataclass(slots=True)
 class Recording:
-    """The state of recording on one root transaction."""
+    """The state of recording on one root transaction.
+
+    ``changed`` says that the transaction holds an audited table's lock, by an INSERT or UPDATE of a flush.
+    """
 
     root: weakref.ref[RootTransaction]
     backend: Backend
     entries: list[OpenEntry] = field(default_factory=list)
     flush: int = 0
     locked: bool = False
+    changed: bool = False
     pending: list[Any] = field(default_factory=list)
     bulk: BulkOperation | None = None
 
@@ -96,6 +100,7 @@ class Recording:
     def rolled_back(self, name: str) -> None:
         """Forget entries that were born inside a savepoint that is gone."""
         self.entries = [known for known in self.entries if name not in known.savepoints]
+        self.changed = False  # the locks taken inside it may be gone, too
 
     def released(self, name: str) -> None:
         """Hand entries of a released savepoint to what encloses it."""
@@ -136,7 +141,7 @@ def present_recording(connection: Connection) -> Recording | None:
 
 
 def admit(connection: Connection, audited: AuditedTable) -> Recording:
-    """Refuse a change that may not be made, before it is made; take SQLite's write lock.
+    """Refuse a change that may not be made, before it is made.
 
     Raises:
         ActorRequired: if the configuration asks for an actor and there is none.
@@ -157,6 +162,17 @@ def lock_writer(connection: Connection, recording: Recording, target: Target) ->
         with missing_tables_named(connection, target):
             recording.backend.lock_writer(connection, target)
     recording.locked = True
+
+
+def lock_table(connection: Connection, recording: Recording, target: Target) -> None:
+    """Before rows are recorded as deleted, take the lock that deleting them takes.
+
+    The transaction's entry is dated when it is written.  Whoever holds all audited tables still and reads the clock
+    would otherwise see rows that the past, at his clock, does not.  A transaction that has changed an audited table
+    holds such a lock already.
+    """
+    if not recording.changed and recording.first(target.trail) is None:
+        recording.backend.lock_table(connection, target)
 
 
 def target_of(audited: AuditedTable, options: Any) -> Target:
@@ -186,6 +202,8 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
     """
     others = 0
     with missing_tables_named(connection, target):
+        if batch.deleted:
+            lock_table(connection, recording, target)
         for part in _parts(batch):
             others += _write_part(connection, recording, target, part, flush)
     return others
@@ -308,7 +326,7 @@ def missing_tables_named(connection: Connection, target: Target) -> Iterator[Non
         yield
     except DBAPIError as error:
         abandon(connection)
-        missing = _missing_table(connection, target)
+        missing = None if error.connection_invalidated else _missing_table(connection, target)
         if missing is None:
             raise
         raise CaptureMissing(

@@ -190,6 +190,7 @@ def before_insert(flush: Flush, connection: Connection, audited: AuditedTable, o
 def after_insert(flush: Flush, connection: Connection, audited: AuditedTable, options: Any, result: Any) -> None:
     """Note the keys that a flush's INSERT made."""
     part = flush.on(connection, audited)
+    part.recording.changed = True
     part.of(audited, options).inserted.update(dict.fromkeys(inserted_keys(audited, result)))
 
 
@@ -243,7 +244,9 @@ def reach_referring(
 
 def settle(flush: Flush, connection: Connection, audited: AuditedTable) -> None:
     """Record what the database did by foreign keys in a flush's statement, before the next one changes the rows."""
-    _settle(flush.on(connection, audited))
+    part = flush.on(connection, audited)
+    part.recording.changed = True
+    _settle(part)
 
 
 def refuse_unknown_key(audited: AuditedTable, element: Any) -> None:

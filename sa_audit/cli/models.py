@@ -219,7 +219,7 @@ def convert(where: str, column: sa.Column[Any], text: str) -> Any:
         raise WrongUsage(f"{text!r} is not valid Unicode text, so it is no value of {where}")
     try:
         kind = column.type.python_type
-    except NotImplementedError:
+    except NotImplementedError:  # how SQLAlchemy says that a type has no Python type: the text stands for itself
         return text
     if issubclass(kind, enum.Enum):
         return _enum(where, kind, text)

@@ -147,6 +147,9 @@ class Backend(ABC):
     def lock_writer(self, connection: Connection, target: Target) -> None:  # noqa: B027 (nothing to do by default)
         """Take the database's write lock where there is only one, so that what is read stays true."""
 
+    def lock_table(self, connection: Connection, target: Target) -> None:  # noqa: B027 (nothing to do by default)
+        """Take the lock on a table that the coming DELETE or UPDATE takes, so that its entry is dated after it."""
+
     def cascades(self, connection: Connection) -> bool:
         """Tell whether the database acts on foreign keys by itself on this connection."""
         return True

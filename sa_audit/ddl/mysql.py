@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
-from ..model.history import AuditedTable, RecordedColumn, Trail, short_name
+from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.names import short_name
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,

@@ -19,7 +19,6 @@ from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
     MARKER,
-    MESSAGE,
     Backend,
     Batch,
     Entry,
@@ -30,13 +29,13 @@ from .backend import (
     internal,
     moment_parameter,
 )
+from .postgresql_functions import drop_unused, guard_function, history_function, transaction_function
 
 # Types whose text no setting changes, or that text_form() spells itself.
 EXACT_TEXT = (
     *(sa.Integer, sa.Numeric, sa.Boolean, sa.String, sa.Uuid, sa.LargeBinary, sa.JSON),
     *(sa.DateTime, sa.Date, sa.Time, sa.Interval, pg.INTERVAL, pg.BIT),
 )
-XID = "((pg_catalog.pg_current_xact_id())::text)::bigint"
 
 
 class PostgreSQL(Backend):
@@ -60,10 +59,10 @@ class PostgreSQL(Backend):
         ]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the guard functions, unless another trail's tables use them."""
+        """Drop the guard functions, unless another MetaData's tables in that schema use them."""
         schema = self._schema(trail.transaction, schemas, default_schema)
         names = ("sa_audit_guard_v1", "sa_audit_transaction_v1", "sa_audit_history_v1")
-        return [f"DROP FUNCTION IF EXISTS {schema}.{name}()" for name in names]
+        return [drop_unused(f"{schema}.{name}()") for name in names]
 
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
@@ -107,6 +106,11 @@ class PostgreSQL(Backend):
     def in_autocommit(self, connection: Connection) -> bool:
         """Ask the driver's connection, since an engine's isolation level is not in the execution options."""
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+    def lock_table(self, connection: Connection, target: Target) -> None:
+        """Wait for whoever holds SHARE locks: what he sees at his clock is then what the past shows at it."""
+        name = self.table_name(target.audited.table, target.schemas)
+        internal(connection, sa.text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
 
     # -- images --------------------------------------------------------------------
 
@@ -361,70 +365,3 @@ def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
     if isinstance(type_, sa.LargeBinary):
         return f"('\\x' || pg_catalog.encode({column}, 'hex'))"
     return f"CAST({column} AS text)"
-
-
-def guard_function(schema: str) -> str:
-    """Give the function that refuses UPDATE, DELETE and TRUNCATE."""
-    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_guard_v1() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $sa_audit$
-BEGIN
-    RAISE EXCEPTION '{MESSAGE}: % on %.% refused',
-        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
-        USING ERRCODE = 'insufficient_privilege';
-END
-$sa_audit$"""
-
-
-def transaction_function(schema: str, table: str) -> str:
-    """Give the function that writes the database's word into each entry, and ties a transaction's entries."""
-    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_transaction_v1() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $sa_audit$
-BEGIN
-    NEW.db_txid := {XID};
-    NEW.db_user := SESSION_USER;
-    NEW.db_role := CURRENT_USER;
-    NEW.db_addr := inet_client_addr()::text;
-    NEW.first_id := NULL;
-    NEW.recorded_at := clock_timestamp();
-    SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
-        FROM {table} AS f
-        WHERE f.db_txid = NEW.db_txid AND f.first_id IS NULL
-            AND f.recorded_at >= transaction_timestamp()
-        ORDER BY f.id LIMIT 1;
-    IF NOT FOUND THEN
-        NEW.recorded_at := clock_timestamp();
-    END IF;
-    RETURN NEW;
-END
-$sa_audit$"""
-
-
-def history_function(schema: str, table: str) -> str:
-    """Give the function that lets history rows belong to the current transaction only.
-
-    It looks once at all rows of a statement: a row trigger that looked up each row's entry cost four times the insert.
-    """
-    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_history_v1() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $sa_audit$
-DECLARE
-    txid CONSTANT bigint := {XID};
-BEGIN
-    IF EXISTS (
-        SELECT FROM inserted AS i
-        LEFT JOIN {table} AS x
-            ON x.id = i.audit_tx AND x.recorded_at = i.audit_at AND x.db_txid = txid
-        WHERE x.id IS NULL OR i.audit_txid IS DISTINCT FROM txid
-    ) THEN
-        RAISE EXCEPTION 'sa_audit: history row of %.% does not belong to the current transaction',
-            TG_TABLE_SCHEMA, TG_TABLE_NAME
-            USING ERRCODE = 'insufficient_privilege';
-    END IF;
-    RETURN NULL;
-END
-$sa_audit$"""

@@ -35,7 +35,7 @@ MAX_PARAMETERS = 30_000
 
 
 class SQLite(Backend):
-    """SQLite 3.35 and later."""
+    """SQLite 3.37 and later."""
 
     name = "sqlite"
     locks_rows = False
@@ -364,3 +364,17 @@ def _chunks(rows: Any, size: int) -> Any:
 def _look_up(audited: AuditedTable) -> str:
     """Give the join that looks rows up image by image, where the key has an index; SQLite keeps this order."""
     return "CROSS JOIN" if audited.table.primary_key.columns else "JOIN"
+
+
+def begin_before_savepoint(connection: Connection) -> None:
+    """Begin a transaction before its first savepoint, which the driver would not, so that RELEASE would commit it.
+
+    Other databases, also those that the library does not know, are left alone.
+    """
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("BEGIN")
+        finally:
+            cursor.close()

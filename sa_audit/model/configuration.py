@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ConfigurationError
@@ -108,8 +108,3 @@ def _check_capture(capture: object, where: str) -> None:
         )
     if capture not in (None, "session"):
         raise ConfigurationError(f"{where}(capture={capture!r}): give 'session'")
-
-
-def option_names() -> frozenset[str]:
-    """Give the names of the fields of :class:`AuditOptions`."""
-    return frozenset(field.name for field in fields(AuditOptions))

@@ -6,7 +6,6 @@ global.  Imports only the model's own parts, errors and SQLAlchemy.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import weakref
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from ..errors import ConfigurationError, NotAudited
 from .configuration import AuditOptions, Configuration
+from .names import MAX_NAME, short_name
 from .policy import Exclude, Mask, Policy, policy_of
 from .tables import (
     DB_TXID,
@@ -27,11 +27,10 @@ from .tables import (
     history_sequence,
     transaction_table,
 )
-from .types import BigId, Salt, ServerDefault, UTCDateTime, plain_type
+from .types import BigId, Salt, UTCDateTime, plain_type
 
 TRAIL: Final = "sa_audit.trail"
 AUDITED: Final = "sa_audit.audited"
-MAX_NAME: Final = 63
 RESERVED: Final = (
     "audit_id",
     "audit_tx",
@@ -314,15 +313,6 @@ class Trail:
             self.track(table, options)
 
 
-def short_name(name: str, limit: int = MAX_NAME) -> str:
-    """Give a name of at most ``limit`` bytes: its own, or its start and eight hex digits of its hash."""
-    encoded = name.encode()
-    if len(encoded) <= limit:
-        return name
-    digest = hashlib.sha256(encoded).hexdigest()[:8]
-    return encoded[: limit - 9].decode(errors="ignore") + "_" + digest
-
-
 _trails: weakref.WeakSet[Trail] = weakref.WeakSet()
 _serials = itertools.count()
 
@@ -396,7 +386,6 @@ __all__ = [
     "TRAIL",
     "AuditedTable",
     "RecordedColumn",
-    "ServerDefault",
     "Trail",
     "audited_of",
     "ensure_trail",
@@ -404,6 +393,5 @@ __all__ = [
     "iter_audited",
     "known_trails",
     "require_audited",
-    "short_name",
     "trail_of",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, NoReturn
 
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ _MARIADB_LAG: Final = dt.timedelta(seconds=1)
 """InnoDB may show the list of its transactions as it was a tenth of a second ago; this is on the safe side of it."""
 
 
-class PastDatabase:
+class PastDatabase(ABC):
     """What is common to all; a subclass for each database says the rest."""
 
     cte_prefixes: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class PastDatabase:
                 "give an aware datetime or an ISO 8601 text with an offset"
             )
 
-    def before_connect(self, engine: Engine) -> None:
+    def before_connect(self, engine: Engine) -> None:  # noqa: B027 (nothing to refuse by default)
         """Refuse an engine whose next connection can't be had without harm to others."""
 
     def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
@@ -70,12 +71,12 @@ class PastDatabase:
         """
         return None
 
-    def begin(self, dbapi_connection: PoolProxiedConnection) -> None:
+    def begin(self, dbapi_connection: PoolProxiedConnection) -> None:  # noqa: B027 (nothing to do by default)
         """Begin the transaction that reads; called where SQLAlchemy begins one."""
 
+    @abstractmethod
     def now(self, connection: Connection) -> dt.datetime:
         """Give the time of the clock that the history is recorded by; aware, UTC."""
-        raise NotImplementedError
 
     def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
         """Tell whether no open transaction can still add to the state at a moment that lies in the past.
@@ -111,11 +112,11 @@ class PastDatabase:
     def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
         if isinstance(moment, WallClock):
             return columns.c.recorded_at <= moment.at
-        raise NotImplementedError
+        raise InvalidMoment(f"{moment} is no moment that this database knows: give a time")
 
+    @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Tell whether an error means that a table does not exist."""
-        raise NotImplementedError
 
 
 class PastPostgreSQL(PastDatabase):

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.selectable import CTE, FromClause
 
 from ..model import AuditedTable, Excluded, Marker, Masked
-from ..model.history import short_name
+from ..model.names import short_name
 from .moment import Moment, Snapshot
 from .past_database import PastDatabase
 

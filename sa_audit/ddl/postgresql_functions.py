@@ -1,0 +1,89 @@
+"""PostgreSQL: the text of the guard functions.  Each is versioned by name; a later text gets a new name.
+
+Imports of ddl the message only.
+"""
+
+from __future__ import annotations
+
+from .backend import MESSAGE
+
+XID = "((pg_catalog.pg_current_xact_id())::text)::bigint"
+
+
+def guard_function(schema: str) -> str:
+    """Give the function that refuses UPDATE, DELETE and TRUNCATE."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_guard_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    RAISE EXCEPTION '{MESSAGE}: % on %.% refused',
+        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege';
+END
+$sa_audit$"""
+
+
+def transaction_function(schema: str, table: str) -> str:
+    """Give the function that writes the database's word into each entry, and ties a transaction's entries."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_transaction_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    NEW.db_txid := {XID};
+    NEW.db_user := SESSION_USER;
+    NEW.db_role := CURRENT_USER;
+    NEW.db_addr := host(inet_client_addr());
+    NEW.first_id := NULL;
+    NEW.recorded_at := clock_timestamp();
+    SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
+        FROM {table} AS f
+        WHERE f.db_txid = NEW.db_txid AND f.first_id IS NULL
+            AND f.recorded_at >= transaction_timestamp()
+        ORDER BY f.id LIMIT 1;
+    IF NOT FOUND THEN
+        NEW.recorded_at := clock_timestamp();
+    END IF;
+    RETURN NEW;
+END
+$sa_audit$"""
+
+
+def history_function(schema: str, table: str) -> str:
+    """Give the function that lets history rows belong to the current transaction only.
+
+    It looks once at all rows of a statement: a row trigger that looked up each row's entry cost four times the insert.
+    """
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_history_v1() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+DECLARE
+    txid CONSTANT bigint := {XID};
+BEGIN
+    IF EXISTS (
+        SELECT FROM inserted AS i
+        LEFT JOIN {table} AS x
+            ON x.id = i.audit_tx AND x.recorded_at = i.audit_at AND x.db_txid = txid
+        WHERE x.id IS NULL OR i.audit_txid IS DISTINCT FROM txid
+    ) THEN
+        RAISE EXCEPTION 'sa_audit: history row of %.% does not belong to the current transaction',
+            TG_TABLE_SCHEMA, TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END
+$sa_audit$"""
+
+
+def drop_unused(function: str) -> str:
+    """Give the block that drops a function, but for one that triggers still use."""
+    return f"""DO $sa_audit$
+BEGIN
+    DROP FUNCTION IF EXISTS {function};
+EXCEPTION
+    WHEN dependent_objects_still_exist THEN
+        NULL; -- the trail of another MetaData stands in this schema, too
+END
+$sa_audit$"""
