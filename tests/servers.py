@@ -110,6 +110,7 @@ def start_postgresql(version: int, directory: Path) -> str:
         "synchronous_commit": "off",
         "max_connections": 200,
         "max_prepared_transactions": 50,
+        "autovacuum_naptime": "1s",  # it comes by in the middle of tests, as it does in real databases
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"

@@ -66,6 +66,7 @@ class PostgreSQLHorizon(Horizon):
     An entry's moment is the clock at its transaction's first audited write, when it holds that lock; so it is not
     before the transaction's start, and what takes a lock after this look has later entries than the look's start.
     (The snapshot's list of transactions would not do: it leaves out those that are newer than the last one to end.)
+    Autovacuum's workers take such a lock too, to write statistics of the tables that they analyze, and add no entries.
     """
 
     def before(self, connection: Connection, entries: sa.Table) -> dt.datetime | None:
@@ -165,6 +166,7 @@ SELECT statement_timestamp() AS now, current_setting('transaction_isolation') AS
       LEFT JOIN pg_prepared_xacts AS prepared ON held.pid IS NULL AND prepared.transaction = held.transactionid
      WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted
        AND held.pid IS DISTINCT FROM pg_backend_pid()
+       AND activity.backend_type IS DISTINCT FROM 'autovacuum worker'
        AND coalesce(activity.datname, prepared.database, current_database()) = current_database()
   ) AS open ON true
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -249,6 +250,51 @@ def test_readers_with_an_old_snapshot(bank: sa.Engine, session: Session, open_se
         assert page.withheld
         reader.rollback()
         assert [change.identity for change in trail(reader, base=Base).entries] == [(1,), (2,)]
+
+
+_SLOW_ANALYZE = """
+CREATE FUNCTION slow_for_autovacuum(id integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_stat_activity WHERE pid = pg_backend_pid() AND backend_type = 'autovacuum worker') THEN
+    PERFORM pg_current_xact_id(), pg_sleep(30);
+  END IF;
+  RETURN id;
+END $$;
+CREATE TABLE analyzed (id integer) WITH (autovacuum_analyze_threshold = 0, autovacuum_analyze_scale_factor = 0);
+CREATE INDEX ON analyzed (slow_for_autovacuum(id));
+INSERT INTO analyzed SELECT generate_series(1, 1000)
+"""
+
+
+@pytest.mark.only_on("postgresql")
+def test_autovacuum_withholds_nothing(bank: sa.Engine, session: Session) -> None:
+    """A page does not stop at autovacuum, whose transactions last for as long as a table takes and add no entries."""
+    with bank.execution_options(isolation_level="AUTOCOMMIT").connect() as other:
+        if other.exec_driver_sql("SHOW autovacuum_naptime").scalar_one() != "1s":
+            pytest.skip("autovacuum comes by too rarely on this server")
+        other.exec_driver_sql(_SLOW_ANALYZE)
+        worker = _wait_for(other, "backend_type = 'autovacuum worker' AND backend_xid IS NOT NULL")
+        try:
+            session.add(Account(id=1, owner="during"))
+            session.commit()
+            page = trail(session)
+            assert [change.identity for change in page.entries] == [(1,)]
+            assert not page.withheld
+        finally:
+            ended = other.exec_driver_sql(f"SELECT pg_terminate_backend({worker}, 10000)").scalar_one()
+        assert ended, "autovacuum was at work all the time"
+
+
+def _wait_for(connection: sa.Connection, condition: str) -> int:
+    """Wait for a process in this database, and give its number."""
+    query = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+    for _attempt in range(600):
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        pid: int | None = connection.exec_driver_sql(query).scalar()
+        if pid is not None:
+            return pid
+        time.sleep(0.05)
+    raise AssertionError(f"no process came: {condition}")
 
 
 def test_own_changes_are_shown(session: Session, open_session: Open) -> None:
