@@ -28,6 +28,8 @@ def moved_keys(audited: AuditedTable, rows: Sequence[dict[str, Any]], keys: Sequ
     names = [column.key for column in audited.key]
     moved: dict[Key, Key] = {}
     for row, key in zip(rows, keys, strict=True):
+        if row.keys().isdisjoint(names):
+            continue
         new = tuple(row.get(name, old) for name, old in zip(names, key, strict=True))
         if new != key:
             moved[key] = new

@@ -32,7 +32,7 @@ from .same_table import holds_history, refuse_other_name
 from .text import refused_tables, written_tables
 from .upserts import updates, upsert_clauses
 
-_HIDDEN: Final = "_sa_audit_hidden_writes"
+_CLEAN: Final = "_sa_audit_writes_nothing_hidden"
 
 event.listen(Session, "before_flush", unit_of_work.before_flush)
 event.listen(Session, "after_flush", unit_of_work.after_flush)
@@ -264,14 +264,24 @@ def _do_orm_execute(state: ORMExecuteState) -> Any:
     return result.columns(*range(len(result.keys()) - len(added)))
 
 
-@event.listens_for(Engine, "before_cursor_execute")
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
 def _before_cursor_execute(
     connection: Connection, cursor: Any, sql: str, parameters: Any, context: Any, executemany: bool
-) -> None:
-    """Refuse textual DML on audited tables, and DML that hides inside another statement."""
+) -> tuple[str, Any]:
+    """Refuse textual DML on audited tables, and DML that hides inside another statement; change nothing."""
+    compiled = context.compiled if context is not None else None
+    if compiled is None or _CLEAN not in compiled.__dict__:
+        _check_text(connection, sql, context, compiled)
+    return sql, parameters
+
+
+def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -> None:
+    """Refuse what can't be recorded; a compiled statement with no such thing in it is known by it from then on.
+
+    (The driver may be called once for each of many rows.)
+    """
     if context is not None and INTERNAL in context.execution_options:
         return
-    compiled = context.compiled if context is not None else None
     if compiled is not None and not isinstance(compiled.statement, TextClause | TextualSelect | sa.DDL):
         if context.isddl:
             return
@@ -279,6 +289,8 @@ def _before_cursor_execute(
         for element in hidden:
             _refuse_hidden(element)
         if not has_text:
+            if not hidden:
+                compiled.__dict__[_CLEAN] = True
             return
     for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect)):
         if holds_history(connection, audited):
@@ -289,15 +301,12 @@ def _before_cursor_execute(
 
 
 def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
-    """Give the DML inside a compiled statement, and whether text that may write is in it; kept with the compiled."""
-    known: tuple[list[UpdateBase], bool] | None = compiled.__dict__.get(_HIDDEN)
-    if known is None:
-        element = compiled.statement
-        write = _written(element)
-        hidden = [inner for inner in dml.nested_writes(element) if inner is not write]
-        texts = (inner for inner in visitors.iterate(element) if isinstance(inner, TextClause))
-        known = compiled.__dict__[_HIDDEN] = (hidden, any(written_tables(text.text) for text in texts))
-    return known
+    """Give the DML inside a compiled statement, and whether text that may write is in it."""
+    element = compiled.statement
+    write = _written(element)
+    hidden = [inner for inner in dml.nested_writes(element) if inner is not write]
+    texts = (inner for inner in visitors.iterate(element) if isinstance(inner, TextClause))
+    return hidden, any(written_tables(text.text) for text in texts)
 
 
 def _refuse_hidden(element: UpdateBase) -> None:

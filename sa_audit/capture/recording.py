@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RootTransaction
 from sqlalchemy.exc import DBAPIError
 
-from ..ddl.backend import OWN, Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
+from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from . import clock
@@ -284,39 +284,14 @@ def open_savepoints(connection: Connection) -> list[str]:
 
 def read_images(connection: Connection, recording: Recording, target: Target, keys: Sequence[Key]) -> dict[Key, Image]:
     """Read rows as they stand, locked until the transaction ends, in chunks of the backend's size."""
-    audited, backend = target.audited, recording.backend
-    statement = audited.memo.get((backend, "images", tuple(target.schemas.items())))
-    if statement is None:
-        statement = _images_statement(backend, target)
-        audited.memo[(backend, "images", tuple(target.schemas.items()))] = statement
+    backend, width = recording.backend, len(target.audited.key)
     images: dict[Key, Image] = {}
-    width = len(audited.key)
     with missing_tables_named(connection, target):
         for start in range(0, len(keys), backend.chunk):
-            value = backend.keys_value(audited, keys[start : start + backend.chunk])
-            rows = connection.execute(statement, {"keys": value}, execution_options=OWN)
-            for row in map(tuple, rows):
+            for row in backend.read_images(connection, target, keys[start : start + backend.chunk]):
                 key = row[:width]
                 images[key] = Image(key, row[width:])
     return images
-
-
-def _images_statement(backend: Backend, target: Target) -> Any:
-    """Build ``SELECT key, image FROM table WHERE key IN :keys FOR NO KEY UPDATE``."""
-    audited = target.audited
-    names = [f"t.{backend.quote(column.name)} AS k{i}" for i, column in enumerate(audited.key)]
-    images = [f"{expression} AS o{i}" for i, expression in enumerate(backend.image_columns(audited, "t"))]
-    settings = backend.settings_expression(audited)
-    pinned = f" AND (SELECT {settings}) IS NOT NULL" if settings is not None else ""
-    order = ", ".join(f"t.{backend.quote(column.name)}" for column in audited.key)
-    sql = (
-        f"SELECT {', '.join(names + images)} FROM {backend.table_name(audited.table, target.schemas)} "
-        f"AS t{backend.look_up(audited)} "
-        f"WHERE {backend.key_predicate(audited, 't')}{pinned} ORDER BY {order}{backend.row_lock}"
-    )
-    columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
-    columns += [sa.column(f"o{i}") for i in range(len(images))]
-    return sa.text(sql).bindparams(backend.keys_parameter(audited)).columns(*columns)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
@@ -300,29 +300,37 @@ def before_delete(
 
 def _known_keys(flush: Flush, connection: Connection, audited: AuditedTable) -> list[Key]:
     """Give the keys of this table's rows that the flush will save, so that one SELECT reads them all."""
-    session = flush.session()
+    session, work = flush.session(), flush.work()
+    if session is None or work is None:
+        return []
     keys: list[Key] = []
-    work = flush.work()
-    states = list(work.states.items()) if work is not None else []
-    for state, (is_delete, list_only) in states:
+    places: dict[Mapper[Any], tuple[int, ...] | None] = {}
+    for state, (is_delete, list_only) in list(work.states.items()):
         if is_delete or list_only or state.key is None:
             continue
         mapper: Mapper[Any] = state.manager.mapper
-        columns = mapper._pks_by_table.get(audited.table)
-        if columns is None or session is None or not _same_bind(session, mapper, connection):
-            continue
-        key = _identity_of(state, mapper, audited)
-        if key is not None:
-            keys.append(key)
-    return keys
+        if mapper not in places:
+            places[mapper] = _key_places(session, mapper, audited, connection)
+        place = places[mapper]
+        if place is not None:
+            identity = state.key[1]
+            keys.append(tuple([identity[index] for index in place]))
+    return [key for key in keys if None not in key]
 
 
-def _identity_of(state: InstanceState[Any], mapper: Mapper[Any], audited: AuditedTable) -> Key | None:
-    """Give a state's key in one of its tables, from its identity: no attribute is loaded for it."""
+def _key_places(
+    session: Session, mapper: Mapper[Any], audited: AuditedTable, connection: Connection
+) -> tuple[int, ...] | None:
+    """Tell where in a mapper's identities one of its tables' keys stands, so that no attribute is loaded for it.
+
+    Returns:
+        None if the mapper has no such table on this connection, or its identity does not hold the table's key.
+    """
+    if audited.table not in mapper._pks_by_table or not _same_bind(session, mapper, connection):
+        return None
     names = [mapper._columntoproperty[column].key for column in mapper.primary_key]
-    by_name = dict(zip(names, state.key[1], strict=True)) if state.key is not None else {}
-    key = tuple(by_name.get(mapper._columntoproperty[column].key) for column in audited.key)
-    return None if None in key else key
+    wanted = [mapper._columntoproperty[column].key for column in audited.key]
+    return tuple(names.index(name) for name in wanted) if set(wanted) <= set(names) else None
 
 
 def _same_bind(session: Session, mapper: Mapper[Any], connection: Connection) -> bool:

@@ -12,7 +12,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
@@ -31,8 +31,7 @@ SchemaMap = Mapping[str | None, str | None]
 Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """A row before a statement: its key as Python values, and each recorded column as the backend reads it."""
 
     key: Key
@@ -179,6 +178,37 @@ class Backend(ABC):
     @abstractmethod
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
         """Give the SQL expressions that an :class:`Image` is read with, for a table or alias of that quoted name."""
+
+    def read_images(self, connection: Connection, target: Target, keys: Sequence[Key]) -> list[tuple[Any, ...]]:
+        """Read rows and lock them: of each found, its key and then the values of its :class:`Image`."""
+        memo, cache_key = target.audited.memo, (self, "images", tuple(target.schemas.items()))
+        statement = memo.get(cache_key)
+        if statement is None:
+            statement = memo[cache_key] = self._images_statement(target)
+        parameters = {"keys": self.keys_value(target.audited, keys)}
+        return [tuple(row) for row in internal(connection, statement, parameters)]
+
+    def _images_statement(self, target: Target) -> Any:
+        audited = target.audited
+        parts = self.images_parts(target)
+        columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
+        columns += [sa.column(f"o{i}") for i in range(len(self.image_columns(audited, "t")))]
+        sql = self.key_predicate(audited, "t").join(parts)
+        return sa.text(sql).bindparams(self.keys_parameter(audited)).columns(*columns)
+
+    def images_parts(self, target: Target) -> tuple[str, str]:
+        """Give what stands before and behind the keys' predicate in the SELECT that reads and locks rows."""
+        audited = target.audited
+        names = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(audited.key)]
+        images = [f"{expression} AS o{i}" for i, expression in enumerate(self.image_columns(audited, "t"))]
+        settings = self.settings_expression(audited)
+        pinned = f" AND (SELECT {settings}) IS NOT NULL" if settings is not None else ""
+        order = ", ".join(f"t.{self.quote(column.name)}" for column in audited.key)
+        table = f"{self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)}"
+        return (
+            f"SELECT {', '.join(names + images)} FROM {table} WHERE ",
+            f"{pinned} ORDER BY {order}{self.row_lock}",
+        )
 
     @abstractmethod
     def record(

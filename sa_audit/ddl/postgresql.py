@@ -37,6 +37,9 @@ EXACT_TEXT = (
     *(sa.DateTime, sa.Date, sa.Time, sa.Interval, pg.INTERVAL, pg.BIT),
 )
 
+MAX_JSONB = 64_000_000
+"""Length of images up to which they are sent as jsonb, which finds members three times as fast, and ends at 256 MB."""
+
 
 class PostgreSQL(Backend):
     """PostgreSQL 13 and later."""
@@ -152,6 +155,19 @@ class PostgreSQL(Backend):
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"pg_catalog.md5({text})" if column.masked else text
 
+    def key_predicate(self, audited: AuditedTable, alias: str) -> str:
+        """Give keys of one column as an array, whose text and parameters don't grow with it."""
+        if len(audited.key) > 1:
+            return super().key_predicate(audited, alias)
+        column = audited.key[0]
+        return f"{alias}.{self.quote(column.name)} = ANY (CAST(:keys AS {self._array_type(column)}))"
+
+    def keys_parameter(self, audited: AuditedTable) -> sa.BindParameter[Any]:
+        """Give the array of keys of one column, or else the expanding parameter."""
+        if len(audited.key) > 1:
+            return super().keys_parameter(audited)
+        return sa.bindparam("keys", type_=pg.ARRAY(audited.key[0].type))
+
     # -- recording -------------------------------------------------------------------
 
     def record(
@@ -170,7 +186,9 @@ class PostgreSQL(Backend):
         audited = target.audited
         kinds = (("I", batch.inserted), ("U", batch.images), ("D", batch.deleted))
         parts = "".join(kind for kind, rows in kinds if rows)
-        statement = self._statement(target, parts, known=entry is not None)
+        images = "[" + ",".join(image.values[0] for image in batch.images) + "]"
+        document = "jsonb" if len(images) < MAX_JSONB else "json"
+        statement = self._statement(target, parts, document, known=entry is not None)
         parameters: dict[str, Any] = {"flush": flush}
         if entry is None:
             parameters.update(claims)
@@ -181,25 +199,25 @@ class PostgreSQL(Backend):
                 for index in range(len(audited.key)):
                     parameters[f"{prefix}{index}"] = [key[index] for key in keys]
         if batch.images:
-            parameters["images"] = "[" + ",".join(image.values[0] for image in batch.images) + "]"
+            parameters["images"] = images
         row = internal(connection, statement, parameters).one()
         made = entry if entry is not None else (Entry(row.tx, row.recorded_at) if row.tx is not None else None)
         return Recorded(made, row.inserted, row.others)
 
-    def _statement(self, target: Target, parts: str, *, known: bool) -> sa.TextualSelect:
+    def _statement(self, target: Target, parts: str, document: str, *, known: bool) -> sa.TextualSelect:
         memo = target.audited.memo
-        cache_key = (self, "record", parts, known, tuple(target.schemas.items()))
+        cache_key = (self, "record", parts, document, known, tuple(target.schemas.items()))
         statement: sa.TextualSelect | None = memo.get(cache_key)
         if statement is None:
-            statement = memo[cache_key] = self._build(target, parts, known=known)
+            statement = memo[cache_key] = self._build(target, parts, document, known=known)
         return statement
 
-    def _build(self, target: Target, parts: str, *, known: bool) -> sa.TextualSelect:
+    def _build(self, target: Target, parts: str, document: str, *, known: bool) -> sa.TextualSelect:
         audited, schemas = target.audited, target.schemas
         columns = [self.quote(column.name) for column in audited.recorded]
         selects, parameters = [], [sa.bindparam("flush", type_=sa.Integer())]
         for part in parts:
-            sql, binds = self._part(part, audited, self.table_name(audited.table, schemas))
+            sql, binds = self._part(part, audited, self.table_name(audited.table, schemas), document)
             selects.append(sql)
             parameters += binds
         transaction = self.table_name(target.trail.transaction, schemas)
@@ -237,7 +255,9 @@ class PostgreSQL(Backend):
             )
         )
 
-    def _part(self, part: str, audited: AuditedTable, table: str) -> tuple[str, list[sa.BindParameter[Any]]]:
+    def _part(
+        self, part: str, audited: AuditedTable, table: str, document: str
+    ) -> tuple[str, list[sa.BindParameter[Any]]]:
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         if part == "U":
             positions = {column.name: i for i, column in enumerate(audited.columns)}
@@ -246,7 +266,7 @@ class PostgreSQL(Backend):
                 for key in audited.key
             )
             rows = looked_up(audited, table, match)
-            images = f"json_array_elements(CAST(:images AS json)) AS v(o0) {rows}"
+            images = f"{document}_array_elements(CAST(:images AS {document})) AS v(o0) {rows}"
             return changed_rows(self, audited, columns, images), [sa.bindparam("images", type_=sa.Text())]
         prefix = part.lower()
         arrays = [f"CAST(:{prefix}{i} AS {self._array_type(column)})" for i, column in enumerate(audited.key)]

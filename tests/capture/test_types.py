@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from sa_audit import Audited
+from sa_audit.ddl import postgresql as ddl_postgresql
 from sa_audit.query import history
 from tests.capture.recorded import check, rows_of
 
@@ -258,6 +259,41 @@ def test_types_of_sqlite(engine: sa.Engine) -> None:
 def test_types_of_postgresql(engine: sa.Engine) -> None:
     """Types, or ranges of values, that PostgreSQL has."""
     run(engine, of_one_database("postgresql"))
+
+
+@pytest.mark.only_on("postgresql")
+def test_images_too_long_for_jsonb(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that jsonb could not hold are compared as json, with the same result."""
+    monkeypatch.setattr(ddl_postgresql, "MAX_JSONB", 1)
+    run(engine, EVERYWHERE | of_one_database("postgresql"))
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(
+    ("declared", "first", "second", "changes"),
+    [
+        ("BLOB", "1", "1.0", True),
+        ("BLOB", "'a'", "x'61'", True),
+        ("ANYBLOB", "1", "'1'", True),
+        ("INTEGER", "1", "1.0", False),
+        ("NUMERIC", "9007199254740993", "9007199254740992.0", True),
+        ("NUMERIC", "1", "1.0", False),
+        ("REAL", "1", "1.0", False),
+        ("TEXT", "1", "1.0", True),
+        ("TEXT", "'a'", "x'61'", True),
+    ],
+)
+def test_storage_classes(engine: sa.Engine, declared: str, first: str, second: str, changes: bool) -> None:
+    """Equal numbers of two storage classes are a change where the column can hold both."""
+    typed = declare(column_type(declared))
+    typed.metadata.create_all(engine)
+    table = typed.__table__
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table).values(id=1, v0=sa.literal_column(first)))
+    with Session(engine) as session:
+        session.get_one(typed, 1).v0 = sa.literal_column(second)
+        session.commit()
+    assert [row.op for row in rows_of(engine, typed)] == ["I", "U"] if changes else ["I"]
 
 
 @pytest.mark.only_on("mariadb")
