@@ -201,6 +201,8 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
         CaptureMissing: if the database has no trail.
     """
     others = 0
+    for keys in (batch.inserted, batch.deleted, [image.key for image in batch.images]):
+        refuse_equal_keys(target.audited, len(keys) - len(set(keys)))
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
@@ -238,12 +240,31 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
     if recorded.entry is not None and entry is None:
         recording.entries.append(OpenEntry(trail, context, recorded.entry, open_savepoints(connection)))
         note_trail(connection.dialect, trail)
+    refuse_equal_keys(target.audited, recorded.others - len(batch.images) - len(batch.deleted))
     if recorded.inserted != len(batch.inserted):
         raise UnauditedWrite(
             f"{len(batch.inserted)} rows were inserted into {target.audited.table.fullname}, but {recorded.inserted} "
-            "were found to record: was a key changed by a trigger or a rule?"
+            f"were found to record: {recording.backend.other_key(target.audited, batch.inserted)}"
         )
     return recorded.others
+
+
+def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
+    """Refuse rows that can't be told apart, which a table without primary key lets in.
+
+    Args:
+        audited: the table.
+        surplus: how many rows more than keys there are.
+
+    Raises:
+        UnauditedWrite: if there are any, in such a table.
+    """
+    if surplus > 0 and not audited.table.primary_key.columns:
+        names = ", ".join(column.name for column in audited.key)
+        raise UnauditedWrite(
+            f"{audited.table.fullname} has no primary key, and several rows with the same ({names}), so they can't be "
+            "told apart and recorded: give the table a primary key"
+        )
 
 
 def make_entry(connection: Connection, recording: Recording, target: Target) -> Entry:
@@ -295,9 +316,10 @@ def read_images(connection: Connection, recording: Recording, target: Target, ke
         for start in range(0, len(keys), backend.chunk):
             value = backend.keys_value(audited, keys[start : start + backend.chunk])
             rows = connection.execute(statement, {"keys": value}, execution_options=OWN)
-            for row in map(tuple, rows):
-                key = row[:width]
-                images[key] = Image(key, row[width:])
+            found = [Image(row[:width], row[width:]) for row in map(tuple, rows)]
+            chunk = {image.key: image for image in found}
+            refuse_equal_keys(audited, len(found) - len(chunk))
+            images |= chunk
     return images
 
 

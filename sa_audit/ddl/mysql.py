@@ -7,7 +7,7 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from .backend import (
     Backend,
     Batch,
     Entry,
+    Key,
     Recorded,
     SchemaMap,
     Target,
@@ -137,6 +138,16 @@ END"""
         return bool(getattr(driver, "autocommit", False))
 
     # -- images --------------------------------------------------------------------
+
+    def other_key(self, audited: AuditedTable, keys: Sequence[Key]) -> str:
+        """Know that 0 asks for a new number."""
+        column = audited.table.autoincrement_column
+        if column is not None and any(key[audited.key.index(column)] == 0 for key in keys):
+            return (
+                f"for 0 in the AUTO_INCREMENT column {column.name!r} MariaDB takes the next number, unless sql_mode "
+                "has NO_AUTO_VALUE_ON_ZERO: set that, give another key, or declare it with autoincrement=False"
+            )
+        return super().other_key(audited, keys)
 
     def look_up(self, audited: AuditedTable) -> str:
         """Force the key's index: InnoDB locks all rows of a small table that it rather reads as a whole."""

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_audit import Audited, CaptureMissing, InvalidMoment, Masked, NotAudited, context
-from sa_audit.query import blame, diff, history
+from sa_audit.query import blame, diff, history, restore, trail
 
 from .models import Account, Boat, Car, Color, Engineer, Manager, Match, Person, Plain, Point, Sample, Team, setting
 
@@ -368,6 +368,7 @@ def test_diff_between_snapshots(session: Session, open_session: Callable[[], Ses
     assert diff(session, Account, 1, snapshot, later) == {"keys": ("k", "late")}
 
 
+MOMENT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 QUESTIONS: list[tuple[Callable[[Session], Any], str]] = [
     (lambda s: history(s, Plain, 1), "Plain is not audited"),
     (lambda s: history(s, int, 1), "is not audited"),
@@ -375,6 +376,15 @@ QUESTIONS: list[tuple[Callable[[Session], Any], str]] = [
     (lambda s: history(s, Account), "give the key"),
     (lambda s: history(s, Account(id=3)), "flush it first"),
     (lambda s: history(s, Match, 1), r"key \(team_id, number\): give 2 value"),
+    (
+        lambda s: history(s, Account, "forty-two"),
+        r"key \(id\): give an integer of at most 64 bits for id, not 'forty-two'",
+    ),
+    (lambda s: history(s, Account, "1"), "give an integer"),
+    (lambda s: history(s, Account, 2**70), "at most 64 bits"),
+    (lambda s: diff(s, Match, (1, "7"), MOMENT, MOMENT), "an integer of at most 64 bits for number, not '7'"),
+    (lambda s: restore(s, Account, b"1", MOMENT), "give an integer"),
+    (lambda s: trail(s, entity=Account, identity="1"), "give an integer"),
     (lambda s: history(s, Match, {"team_id": 1}), r"key \(team_id, number\): give these names"),
     (lambda s: history(s, Account, None), "give the key"),
     (lambda s: history(s, Account, (None,)), "is None"),
