@@ -45,12 +45,17 @@ class MariaDB(Backend):
     # -- guards ------------------------------------------------------------------
 
     def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Create the epochs, the first one open."""
+        """Create the epochs, the first one open; an epoch can only be closed, and stays."""
         name = self._beside(trail, schemas, "audit_epoch")
+        refuse = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{MESSAGE}: {{}} on audit_epoch refused'"
+        delete, update = (self._beside(trail, schemas, f"audit_epoch_guard_{event}") for event in ("delete", "update"))
         return [
             f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
             "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
             f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
+            f"CREATE TRIGGER IF NOT EXISTS {delete} BEFORE DELETE ON {name} FOR EACH ROW\n{refuse.format('DELETE')}",
+            f"CREATE TRIGGER IF NOT EXISTS {update} BEFORE UPDATE ON {name} FOR EACH ROW\n"
+            f"IF NEW.epoch <> OLD.epoch OR NEW.closed < OLD.closed THEN {refuse.format('UPDATE')}; END IF",
         ]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:

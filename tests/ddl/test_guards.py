@@ -122,6 +122,27 @@ def test_replace_and_upsert_are_refused(recorded: sa.Engine, table: str) -> None
     )
 
 
+@pytest.mark.only_on("mariadb")
+def test_an_epoch_can_only_be_closed(engine: sa.Engine) -> None:
+    """MariaDB's epochs stay: without them nothing could be recorded, and a closed one is not opened again."""
+    Base.metadata.create_all(engine)
+    for statement in (
+        "DELETE FROM audit_epoch",
+        "REPLACE INTO audit_epoch (epoch, closed) VALUES (1, 0)",
+        "UPDATE audit_epoch SET epoch = 2",
+    ):
+        refused(engine, statement)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO audit_epoch (epoch, closed) VALUES (2, 0)")
+        connection.exec_driver_sql("UPDATE audit_epoch SET closed = 1 WHERE epoch = 1")
+    refused(engine, "UPDATE audit_epoch SET closed = 0 WHERE epoch = 1")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Account(id=77, name="a"))
+        session.commit()
+    assert entries_of(engine, Base)[-1].db_txid == 2
+
+
 @pytest.mark.only_on("postgresql")
 @pytest.mark.every_server
 def test_a_superuser_as_replica_is_refused(recorded: sa.Engine) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sa_audit import Audited, CaptureMissing, InvalidMoment, Masked, NotAudited, context
 from sa_audit.query import blame, diff, history, restore, trail
 
+from ..capture.recorded import statements
 from .models import Account, Boat, Car, Color, Engineer, Manager, Match, Person, Plain, Point, Sample, Team, setting
 
 Tick = Callable[[], dt.datetime]
@@ -294,6 +295,33 @@ def test_narrowing(session: Session, tick: Tick) -> None:
     assert history(session, account, until=day - dt.timedelta(days=1)) == []
     assert history(session, account, attribute="keys") == everything[:2]
     assert history(session, account, attribute="pin") == everything[:1]
+
+
+def test_one_query_however_long_the_history(session: Session, engine: sa.Engine) -> None:
+    """The history of a row, its blame and a page of the trail take as many queries for 40 changes as for one."""
+    account = _account(session)
+    questions: list[Callable[[], Any]] = [
+        lambda: history(session, Account, 1),
+        lambda: blame(session, Account, 1),
+        lambda: trail(session, limit=100).entries,
+    ]
+
+    def counted() -> list[int]:
+        found = []
+        for question in questions:
+            with statements(engine) as sent:
+                assert question()
+            found.append(len(sent))
+        return found
+
+    counted()  # what is asked only once
+    few = counted()
+    for step in range(39):
+        account.keys = str(step)
+        session.commit()
+    assert len(history(session, Account, 1)) == len(trail(session, limit=100).entries) == 40
+    assert counted() == few
+    assert few[:2] == [1, 1]
 
 
 def test_uncommitted_is_seen_by_its_own_session_only(session: Session, open_session: Callable[[], Session]) -> None:
