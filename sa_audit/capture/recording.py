@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..ddl.backend import OWN, Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
 from ..errors import CaptureMissing, UnauditedWrite
-from ..model.history import AuditedTable, Trail
+from ..model.history import AuditedTable
 from . import clock
 from .context import Context, current_context, require
 
@@ -30,9 +30,13 @@ CHUNK: Final = 5000
 
 @dataclass(slots=True)
 class OpenEntry:
-    """An entry of this transaction, with the savepoints that it was born inside of and that are still open."""
+    """An entry of this transaction, with the savepoints that it was born inside of and that are still open.
 
-    trail: Trail
+    ``place`` is the schema of its table: trails that share the table share their entries, and one whose schema is
+    translated has entries in several.
+    """
+
+    place: str | None
     context: Context
     entry: Entry
     savepoints: list[str]
@@ -86,16 +90,16 @@ class Recording:
             known.tables.append(table)
         return known.flush
 
-    def find(self, trail: Trail, context: Context) -> Entry | None:
-        """Give the entry of a context, if this transaction has one."""
+    def find(self, place: str | None, context: Context) -> Entry | None:
+        """Give the entry of a context in a place, if this transaction has one."""
         for known in self.entries:
-            if known.trail is trail and (known.context is context or known.context == context):
+            if known.place == place and (known.context is context or known.context == context):
                 return known.entry
         return None
 
-    def first(self, trail: Trail) -> Entry | None:
-        """Give the transaction's first entry in a trail."""
-        return next((known.entry for known in self.entries if known.trail is trail), None)
+    def first(self, place: str | None) -> Entry | None:
+        """Give the transaction's first entry in a place."""
+        return next((known.entry for known in self.entries if known.place == place), None)
 
     def rolled_back(self, name: str) -> None:
         """Forget entries that were born inside a savepoint that is gone."""
@@ -171,8 +175,14 @@ def lock_table(connection: Connection, recording: Recording, target: Target) -> 
     would otherwise see rows that the past, at his clock, does not.  A transaction that has changed an audited table
     holds such a lock already.
     """
-    if not recording.changed and recording.first(target.trail) is None:
+    if not recording.changed and recording.first(place_of(connection, target)) is None:
         recording.backend.lock_table(connection, target)
+
+
+def place_of(connection: Connection, target: Target) -> str | None:
+    """Give the schema in which a target's entries stand on a connection."""
+    schema = target.trail.transaction.schema
+    return target.schemas.get(schema, schema) or connection.dialect.default_schema_name
 
 
 def target_of(audited: AuditedTable, options: Any) -> Target:
@@ -225,8 +235,8 @@ def _parts(batch: Batch) -> Iterator[Batch]:
 
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
-    trail, context = target.trail, current_context()
-    entry = recording.find(trail, context)
+    place, context = place_of(connection, target), current_context()
+    entry = recording.find(place, context)
     recorded = recording.backend.record(
         connection,
         target,
@@ -234,12 +244,13 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
         flush=flush,
         entry=entry,
         claims=claims_of(context),
-        first=recording.first(trail),
+        first=recording.first(place),
         now=clock.now(),
     )
     if recorded.entry is not None and entry is None:
-        recording.entries.append(OpenEntry(trail, context, recorded.entry, open_savepoints(connection)))
-        note_trail(connection.dialect, trail)
+        recording.entries.append(OpenEntry(place, context, recorded.entry, open_savepoints(connection)))
+    if recorded.entry is not None:
+        note_trail(connection.dialect, target.trail)
     refuse_equal_keys(target.audited, recorded.others - len(batch.images) - len(batch.deleted))
     if recorded.inserted != len(batch.inserted):
         raise UnauditedWrite(
@@ -269,15 +280,15 @@ def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
 
 def make_entry(connection: Connection, recording: Recording, target: Target) -> Entry:
     """Give the transaction's entry for the present context, made now if there is none."""
-    trail, context = target.trail, current_context()
-    entry = recording.find(trail, context)
+    place, context = place_of(connection, target), current_context()
+    entry = recording.find(place, context)
     if entry is None:
         with missing_tables_named(connection, target):
             entry = recording.backend.insert_entry(
-                connection, target, claims_of(context), recording.first(trail), clock.now()
+                connection, target, claims_of(context), recording.first(place), clock.now()
             )
-        recording.entries.append(OpenEntry(trail, context, entry, open_savepoints(connection)))
-        note_trail(connection.dialect, trail)
+        recording.entries.append(OpenEntry(place, context, entry, open_savepoints(connection)))
+    note_trail(connection.dialect, target.trail)
     return entry
 
 

@@ -207,6 +207,18 @@ def test_a_change_forged_into_another_transaction_is_refused(recorded: sa.Engine
         forge(recorded, audit_tx=first.id, audit_at=first.recorded_at, audit_txid=first.db_txid)
 
 
+@pytest.mark.only_on("sqlite")
+def test_a_change_forged_into_the_past_is_refused(recorded: sa.Engine) -> None:
+    """On SQLite a history row can belong to the newest transaction only, and no entry is dated before it."""
+    first, last = entries_of(recorded, Base)[0], entries_of(recorded, Base)[-1]
+    assert first.id < last.id
+    with pytest.raises(REFUSED, match="without its transaction"):
+        forge(recorded, audit_tx=first.id, audit_at=first.recorded_at)
+    entries = "INSERT INTO audit_transaction (actor, recorded_at, first_id) SELECT 'forged'"
+    refused(recorded, f"{entries}, recorded_at, NULL FROM audit_transaction WHERE id = {first.id}")
+    refused(recorded, f"{entries}, recorded_at, {first.id} FROM audit_transaction WHERE id = {last.id}")
+
+
 @pytest.mark.only_on("postgresql")
 @pytest.mark.every_server
 def test_what_the_database_knows_cant_be_written(engine: sa.Engine) -> None:
@@ -316,6 +328,26 @@ def test_two_trails_in_one_database(engine: sa.Engine) -> None:
     with pytest.raises(sa_audit.AuditError):
         Other.metadata.drop_all(engine)
     refused(engine, f"DELETE FROM {history_of(Account).name}")
+
+
+def test_trails_that_write_in_one_transaction(engine: sa.Engine) -> None:
+    """Models of two bases, written by turns in one transaction, share its entries: one for each context."""
+    other = sa.Table("third", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    sa_audit.track(other)
+    Base.metadata.create_all(engine)
+    other.metadata.create_all(engine)
+    account = Account.__table__
+    with sa_audit.context(actor="alice"), engine.begin() as connection:
+        connection.execute(sa.insert(account).values(id=1, name="a"))
+        connection.execute(sa.insert(other).values(id=1))
+        with sa_audit.context(reason="second thought"):
+            connection.execute(sa.insert(other).values(id=2))
+            connection.execute(sa.update(account).values(name="b"))
+        connection.execute(sa.insert(other).values(id=3))
+    first, second = entries_of(engine, Base)
+    assert (first.reason, first.first_id, second.reason, second.first_id) == (None, None, "second thought", first.id)
+    assert [row.tx for row in rows_of(engine, Account)] == [first.id, second.id]
+    assert [row.tx for row in rows_of(engine, other)] == [first.id, second.id, first.id]
 
 
 # -- least privilege -------------------------------------------------------------------------
