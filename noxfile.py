@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
     session.install("-e", ".[dev]")
-    session.run("mypy", "--strict", "sa_audit")
+    session.run("mypy", "--strict", "sa_audit", "tests/typing")
 
 
 @nox.session

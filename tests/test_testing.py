@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,9 +135,12 @@ def test_recording_goes_on_inside(engine: sa.Engine) -> None:
 
 def test_refused_without_the_word(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without configuration or environment it is refused, and the guards stay."""
-    entity = filled(engine, testing=False)
-    monkeypatch.setattr("sa_audit.testing.known_trails", lambda: [trail_at(entity)])  # as if it were the only one
-    with pytest.raises(sa_audit.ConfigurationError, match="SA_AUDIT_TESTING=1"), unguarded(engine):
+    entity, other = filled(engine, testing=False), declare(testing=True)
+    assert trail_at(other).configuration.testing  # another trail's word does not count, though it names the same tables
+    with (
+        pytest.raises(sa_audit.ConfigurationError, match=r"SA_AUDIT_TESTING=1.* that of fixture_row"),
+        unguarded(engine),
+    ):
         pytest.fail("it was let in")
     assert guarded(engine, entity)
     monkeypatch.setenv("SA_AUDIT_TESTING", "0")
@@ -148,26 +152,59 @@ def test_refused_without_the_word(engine: sa.Engine, monkeypatch: pytest.MonkeyP
     assert guarded(engine, entity)
 
 
-def test_only_the_trail_that_is_a_test(engine: sa.Engine) -> None:
-    """Another trail's history in the same database stays guarded if nobody said that it is a test's."""
+def test_an_empty_database(engine: sa.Engine) -> None:
+    """Where no trail is there yet, a fixture may clear what is not there, and make it."""
+    entity = declare(testing=True)
+    with unguarded(engine):
+        entity.metadata.drop_all(engine)
+        entity.metadata.create_all(engine)
+    assert guarded_after_a_row(engine, entity)
 
-    class Real(DeclarativeBase):
-        pass
 
-    class Kept(Audited, Real):
-        __tablename__ = "kept_row"
+class Real(DeclarativeBase):
+    pass
 
-        id: Mapped[int] = mapped_column(primary_key=True)
 
-    filled(engine)
+class Kept(Audited, Real):
+    __tablename__ = "kept_row"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def real_row(engine: sa.Engine) -> None:
+    """Record a row in a trail that is no test's."""
     Real.metadata.create_all(engine)
     with Session(engine) as session:
         session.add(Kept(id=1))
         session.commit()
+
+
+def test_only_the_trail_that_is_a_test(engine: sa.Engine) -> None:
+    """Another trail in the same database stays guarded if nobody said that it is a test's, shared tables included."""
+    entity = filled(engine)
+    real_row(engine)
     with unguarded(engine):
-        connection = engine.raw_connection()
-        with pytest.raises(engine.dialect.loaded_dbapi.Error):
-            connection.cursor().execute("DELETE FROM kept_row_history")
-        connection.rollback()
-        connection.close()
+        assert guarded(engine, Kept)
+        with pytest.raises(sa_audit.TrailNotEmpty, match="kept_row_history"):
+            Real.metadata.drop_all(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.delete(history_of(entity)))
     assert guarded(engine, Kept)
+    assert ops(engine, Kept) == "I"
+
+
+@pytest.mark.only_on("sqlite")
+def test_only_the_engine_that_is_a_test(engine: sa.Engine, tmp_path: Path) -> None:
+    """The same models' tables in another database stay as they are."""
+    entity = filled(engine)
+    other = sa.create_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    entity.metadata.create_all(other)
+    with Session(other) as session:
+        session.add(entity(id=1))
+        session.commit()
+    with unguarded(engine):
+        assert guarded(other, entity)
+        with pytest.raises(sa_audit.TrailNotEmpty):
+            entity.metadata.drop_all(other)
+        entity.metadata.drop_all(engine)
+    other.dispose()

@@ -16,7 +16,7 @@ from ..errors import UnauditedWrite
 from . import foreign_keys
 from .context import current_context
 from .criteria import key_in, narrowed, set_columns, with_parameters
-from .recording import lock_table, make_entry
+from .recording import lock_table, make_entry, place_of
 from .statement import Statement, prepare
 
 LISTED: Final = 1000
@@ -42,7 +42,8 @@ def before_update(statement: Statement, condition: Any) -> None:
                 f"{result.rowcount} rows of {audited.table.fullname} were updated, but {staged} were read and locked"
             )
         connection, recording, target = statement.connection, statement.recording, statement.target
-        if recording.find(target.trail, current_context()) or backend.any_staged(connection, target, name):
+        known = recording.find(place_of(connection, target), current_context())
+        if known or backend.any_staged(connection, target, name):
             entry = make_entry(connection, recording, target)
             backend.record_staged(connection, target, name, statement.flush, entry)
 

@@ -22,6 +22,7 @@ from sqlalchemy.sql.selectable import TextualSelect
 from ..ddl.backend import INTERNAL, backend_for, noted_trails
 from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
+from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, audited_of, known_trails
 from . import foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
@@ -62,7 +63,7 @@ def _before_execute(
     if write is None or INTERNAL in options:
         return element, multiparams, params
     rows = list(multiparams) if multiparams else ([params] if params else [])
-    audited = audited_target(write)
+    audited = audited_target(write) or late_secondary(write.table)
     if audited is None:
         refuse_other_name(connection, write.table)
         return _begin_parent(connection, element, write, rows, options), multiparams, params

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
 from ..errors import CaptureMissing, UnauditedWrite
-from ..model.history import AuditedTable, Trail
+from ..model.history import AuditedTable
 from . import clock
 from .context import Context, current_context, require
 
@@ -30,9 +30,13 @@ CHUNK: Final = 5000
 
 @dataclass(slots=True)
 class OpenEntry:
-    """An entry of this transaction, with the savepoints that it was born inside of and that are still open."""
+    """An entry of this transaction, with the savepoints that it was born inside of and that are still open.
 
-    trail: Trail
+    ``place`` is the schema of its table: trails that share the table share their entries, and one whose schema is
+    translated has entries in several.
+    """
+
+    place: str | None
     context: Context
     entry: Entry
     savepoints: list[str]
@@ -86,16 +90,16 @@ class Recording:
             known.tables.append(table)
         return known.flush
 
-    def find(self, trail: Trail, context: Context) -> Entry | None:
-        """Give the entry of a context, if this transaction has one."""
+    def find(self, place: str | None, context: Context) -> Entry | None:
+        """Give the entry of a context in a place, if this transaction has one."""
         for known in self.entries:
-            if known.trail is trail and (known.context is context or known.context == context):
+            if known.place == place and (known.context is context or known.context == context):
                 return known.entry
         return None
 
-    def first(self, trail: Trail) -> Entry | None:
-        """Give the transaction's first entry in a trail."""
-        return next((known.entry for known in self.entries if known.trail is trail), None)
+    def first(self, place: str | None) -> Entry | None:
+        """Give the transaction's first entry in a place."""
+        return next((known.entry for known in self.entries if known.place == place), None)
 
     def rolled_back(self, name: str) -> None:
         """Forget entries that were born inside a savepoint that is gone."""
@@ -171,8 +175,14 @@ def lock_table(connection: Connection, recording: Recording, target: Target) -> 
     would otherwise see rows that the past, at his clock, does not.  A transaction that has changed an audited table
     holds such a lock already.
     """
-    if not recording.changed and recording.first(target.trail) is None:
+    if not recording.changed and recording.first(place_of(connection, target)) is None:
         recording.backend.lock_table(connection, target)
+
+
+def place_of(connection: Connection, target: Target) -> str | None:
+    """Give the schema in which a target's entries stand on a connection."""
+    schema = target.trail.transaction.schema
+    return target.schemas.get(schema, schema) or connection.dialect.default_schema_name
 
 
 def target_of(audited: AuditedTable, options: Any) -> Target:
@@ -201,6 +211,8 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
         CaptureMissing: if the database has no trail.
     """
     others = 0
+    for keys in (batch.inserted, batch.deleted, [image.key for image in batch.images]):
+        refuse_equal_keys(target.audited, len(keys) - len(set(keys)))
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
@@ -223,8 +235,8 @@ def _parts(batch: Batch) -> Iterator[Batch]:
 
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
-    trail, context = target.trail, current_context()
-    entry = recording.find(trail, context)
+    place, context = place_of(connection, target), current_context()
+    entry = recording.find(place, context)
     recorded = recording.backend.record(
         connection,
         target,
@@ -232,31 +244,51 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
         flush=flush,
         entry=entry,
         claims=claims_of(context),
-        first=recording.first(trail),
+        first=recording.first(place),
         now=clock.now(),
     )
     if recorded.entry is not None and entry is None:
-        recording.entries.append(OpenEntry(trail, context, recorded.entry, open_savepoints(connection)))
-        note_trail(connection.dialect, trail)
+        recording.entries.append(OpenEntry(place, context, recorded.entry, open_savepoints(connection)))
+    if recorded.entry is not None:
+        note_trail(connection.dialect, target.trail)
+    refuse_equal_keys(target.audited, recorded.others - len(batch.images) - len(batch.deleted))
     if recorded.inserted != len(batch.inserted):
         raise UnauditedWrite(
             f"{len(batch.inserted)} rows were inserted into {target.audited.table.fullname}, but {recorded.inserted} "
-            "were found to record: was a key changed by a trigger or a rule?"
+            f"were found to record: {recording.backend.other_key(target.audited, batch.inserted)}"
         )
     return recorded.others
 
 
+def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
+    """Refuse rows that can't be told apart, which a table without primary key lets in.
+
+    Args:
+        audited: the table.
+        surplus: how many rows more than keys there are.
+
+    Raises:
+        UnauditedWrite: if there are any, in such a table.
+    """
+    if surplus > 0 and not audited.table.primary_key.columns:
+        names = ", ".join(column.name for column in audited.key)
+        raise UnauditedWrite(
+            f"{audited.table.fullname} has no primary key, and several rows with the same ({names}), so they can't be "
+            "told apart and recorded: give the table a primary key"
+        )
+
+
 def make_entry(connection: Connection, recording: Recording, target: Target) -> Entry:
     """Give the transaction's entry for the present context, made now if there is none."""
-    trail, context = target.trail, current_context()
-    entry = recording.find(trail, context)
+    place, context = place_of(connection, target), current_context()
+    entry = recording.find(place, context)
     if entry is None:
         with missing_tables_named(connection, target):
             entry = recording.backend.insert_entry(
-                connection, target, claims_of(context), recording.first(trail), clock.now()
+                connection, target, claims_of(context), recording.first(place), clock.now()
             )
-        recording.entries.append(OpenEntry(trail, context, entry, open_savepoints(connection)))
-        note_trail(connection.dialect, trail)
+        recording.entries.append(OpenEntry(place, context, entry, open_savepoints(connection)))
+    note_trail(connection.dialect, target.trail)
     return entry
 
 
@@ -288,9 +320,10 @@ def read_images(connection: Connection, recording: Recording, target: Target, ke
     images: dict[Key, Image] = {}
     with missing_tables_named(connection, target):
         for start in range(0, len(keys), backend.chunk):
-            for row in backend.read_images(connection, target, keys[start : start + backend.chunk]):
-                key = row[:width]
-                images[key] = Image(key, row[width:])
+            rows = backend.read_images(connection, target, keys[start : start + backend.chunk])
+            chunk = {row[:width]: Image(row[:width], row[width:]) for row in rows}
+            refuse_equal_keys(target.audited, len(rows) - len(chunk))
+            images |= chunk
     return images
 
 

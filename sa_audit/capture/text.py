@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, Trail
 
 _VERB: Final = re.compile(
@@ -27,9 +28,13 @@ _MARIADB: Final = re.compile(
     r"|[^\W\d][\w$]*|[^\s\w]",
     re.DOTALL,
 )
+_UNICODE_NAME: Final = re.compile(r"\bu&\"(?:[^\"]|\"\")*\"", re.IGNORECASE)
+_ESCAPE: Final = re.compile(r"\\([0-9a-f]{4})|\\\+(0[0-9a-f]{5}|10[0-9a-f]{4})", re.IGNORECASE)
 _SKIPPED: Final = ("--", "/*", "*/", "#", "$")
 _DEFINES: Final = frozenset({"create", "alter", "drop", "grant", "revoke", "comment"})
-_BLOCKS: Final = frozenset({"do", "call", "execute", "prepare", "begin"})
+_BLOCKS: Final = frozenset(
+    {"do", "call", "execute", "prepare", "begin", "if", "case", "for", "while", "loop", "repeat"}
+)
 _ENDS: Final = {
     "insert": frozenset({"(", "values", "value", "set", "select", "with", "default", "on", ";"}),
     "replace": frozenset({"(", "values", "value", "set", "select", "with", "default", ";"}),
@@ -53,9 +58,14 @@ def written_tables(sql: str) -> frozenset[str]:
 
 def _written(sql: str) -> frozenset[str]:
     found: set[str] = set()
+    sql = _UNICODE_NAME.sub(lambda name: _ESCAPE.sub(_unescaped, name[0]), sql)
     for pattern in (_STANDARD, _MARIADB):
         found |= _targets([token for token in pattern.findall(sql) if not token.startswith(_SKIPPED)])
     return frozenset(found)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1] or escape[2], 16))
 
 
 _remembered = functools.lru_cache(maxsize=1024)(_written)
@@ -64,6 +74,8 @@ _remembered = functools.lru_cache(maxsize=1024)(_written)
 def _targets(tokens: list[str]) -> set[str]:
     """Give the names after each verb of one reading of a text."""
     words = [token.lower() for token in tokens]
+    if words[:2] == ["set", "statement"] and "for" in words:
+        del words[: words.index("for") + 1]
     if not words or (words[0] in _DEFINES and not _makes_table(words)):
         return set()
     if words[0] in _BLOCKS and words[1:2] != [";"]:
@@ -84,7 +96,7 @@ def _makes_table(words: list[str]) -> bool:
 def _is_verb(words: list[str], place: int) -> bool:
     before = words[place - 1] if place else ";"
     after = words[place + 1] if place + 1 < len(words) else ";"
-    if before in _NOT_AFTER or after in _NOT_BEFORE:
+    if before in _NOT_AFTER or (after in _NOT_BEFORE and words[place : place + 2] != ["update", "or"]):
         return False
     if words[place] == "replace":
         return after != "("
@@ -112,14 +124,28 @@ def refused_tables(sql: str, trails: Iterable[Trail], here: Iterable[Trail]) -> 
         sql: the text.
         trails: all trails of the process.
         here: those known to stand in the statement's database; for a name that they audit, only they count.
+
+    Raises:
+        UnauditedWrite: if that can't be told, since the models are not finished.
     """
     names = written_tables(sql)
     if not names:
         return []
+    trails = list(trails)
+    for trail in trails:
+        if trail.configuration.text_dml != "allow":
+            _find_secondaries(trail, names)
     mine = _named(names, here)
     settled = {audited.table.name.lower() for audited in mine}
     found = mine + _named(names - settled, trails)
     return [audited for audited in found if audited.trail.configuration.text_dml != "allow"]
+
+
+def _find_secondaries(trail: Trail, names: frozenset[str]) -> None:
+    """Have the models configured if one of these tables could turn out to be an association table."""
+    for table in list(trail.metadata.tables.values()):
+        if table.name.lower() in names and table not in trail.audited:
+            late_secondary(table)
 
 
 def _named(names: Iterable[str], trails: Iterable[Trail]) -> list[AuditedTable]:

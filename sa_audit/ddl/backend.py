@@ -165,6 +165,12 @@ class Backend(ABC):
 
     # -- recording -----------------------------------------------------------------
 
+    def other_key(self, audited: AuditedTable, keys: Sequence[Key]) -> str:
+        """Give what may be the reason that other rows than those with these keys were inserted, for a message."""
+        if not audited.table.primary_key.columns:
+            return "is there another row with the same key, since the table has no primary key?"
+        return "was a key changed by a trigger or a rule?"
+
     locks_rows: ClassVar[bool] = True
     row_lock: ClassVar[str] = " FOR UPDATE"
     table_exists: ClassVar[str] = (

@@ -20,7 +20,10 @@ from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
 from ..model.tables import TRAIL_TABLE
 from .backend import INTERNAL, SchemaMap, backend_for, note_trail
 
-unguarded: contextvars.ContextVar[bool] = contextvars.ContextVar("sa_audit_unguarded", default=False)
+lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.ContextVar(
+    "sa_audit_lifted", default=("", frozenset())
+)
+"""Where a test has lifted the guards: the database's URL, and the ids of the trails."""
 
 _LATE = "sa_audit.late_tables"
 
@@ -89,7 +92,9 @@ def _before_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any
     if trail_of(metadata) is None:
         return
     known = set(metadata.tables)
-    complete(metadata)
+    trail = complete(metadata)
+    if trail is not None:
+        trail.refuse_untyped()
     late = [table for name, table in metadata.tables.items() if name not in known]
     if late:
         connection.info[_LATE] = late
@@ -123,7 +128,7 @@ def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 
 
 def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
-    if table.info.get(TRAIL_TABLE) not in ("history", "audit_transaction") or unguarded.get():
+    if table.info.get(TRAIL_TABLE) not in ("history", "audit_transaction") or _is_lifted(table, connection):
         return
     statement = sa.select(sa.literal(1)).select_from(table).limit(1)
     if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:
@@ -131,3 +136,8 @@ def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
             f"{table.fullname} holds recorded history and is not dropped: keep it, or, in a test, "
             "drop inside sa_audit.testing.unguarded(engine)"
         )
+
+
+def _is_lifted(table: sa.Table, connection: Connection) -> bool:
+    url, trails = lifted.get()
+    return id(_trail_of_table(table)) in trails and str(connection.engine.url) == url

@@ -7,7 +7,7 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from .backend import (
     Backend,
     Batch,
     Entry,
+    Key,
     Recorded,
     SchemaMap,
     Target,
@@ -44,12 +45,17 @@ class MariaDB(Backend):
     # -- guards ------------------------------------------------------------------
 
     def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Create the epochs, the first one open."""
+        """Create the epochs, the first one open; an epoch can only be closed, and stays."""
         name = self._beside(trail, schemas, "audit_epoch")
+        refuse = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{MESSAGE}: {{}} on audit_epoch refused'"
+        delete, update = (self._beside(trail, schemas, f"audit_epoch_guard_{event}") for event in ("delete", "update"))
         return [
             f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
             "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
             f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
+            f"CREATE TRIGGER IF NOT EXISTS {delete} BEFORE DELETE ON {name} FOR EACH ROW\n{refuse.format('DELETE')}",
+            f"CREATE TRIGGER IF NOT EXISTS {update} BEFORE UPDATE ON {name} FOR EACH ROW\n"
+            f"IF NEW.epoch <> OLD.epoch OR NEW.closed < OLD.closed THEN {refuse.format('UPDATE')}; END IF",
         ]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
@@ -137,6 +143,16 @@ END"""
         return bool(getattr(driver, "autocommit", False))
 
     # -- images --------------------------------------------------------------------
+
+    def other_key(self, audited: AuditedTable, keys: Sequence[Key]) -> str:
+        """Know that 0 asks for a new number."""
+        column = audited.table.autoincrement_column
+        if column is not None and any(key[audited.key.index(column)] == 0 for key in keys):
+            return (
+                f"for 0 in the AUTO_INCREMENT column {column.name!r} MariaDB takes the next number, unless sql_mode "
+                "has NO_AUTO_VALUE_ON_ZERO: set that, give another key, or declare it with autoincrement=False"
+            )
+        return super().other_key(audited, keys)
 
     def look_up(self, audited: AuditedTable) -> str:
         """Force the key's index: InnoDB locks all rows of a small table that it rather reads as a whole."""

@@ -35,6 +35,25 @@ MAX_PARAMETERS = 30_000
 MOMENT, DOCUMENT = UTCDateTime(), sa.JSON(none_as_null=True)
 FIRST = 10  # images among which there is nearly always one that has changed, if any has
 
+_NEWEST = (
+    "SELECT coalesce(n.first_id, n.id) AS first, n.recorded_at FROM audit_transaction AS n ORDER BY n.id DESC LIMIT 1"
+)
+_UNFIT_ENTRY = (
+    f"EXISTS (\n    SELECT 1 FROM ({_NEWEST}) AS last\n"
+    "    WHERE NEW.recorded_at < last.recorded_at OR NEW.first_id <> last.first\n)",
+    "an entry can only follow the newest one",
+)
+_UNFIT_ROW = (
+    "NOT EXISTS (\n    SELECT 1 FROM audit_transaction AS e\n"
+    "    WHERE e.id = NEW.audit_tx AND e.recorded_at = NEW.audit_at\n"
+    f"    AND coalesce(e.first_id, e.id) = (SELECT last.first FROM ({_NEWEST}) AS last)\n)",
+    "history row without its transaction",
+)
+"""What the guards of inserted rows refuse, and how they say it.
+
+There is one writer, so a row can belong to the newest transaction only, and nothing is dated before it.
+"""
+
 
 class SQLite(Backend):
     """SQLite 3.37 and later."""
@@ -64,12 +83,12 @@ class SQLite(Backend):
             f"WHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
             f"BEGIN\n    {refuse['REPLACE']}\nEND",
         ]
-        if table is not trail.transaction and table is not trail.column:
+        unfit = _UNFIT_ENTRY if table is trail.transaction else _UNFIT_ROW if table is not trail.column else None
+        if unfit is not None:
+            condition, words = unfit
             statements.append(
                 f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_insert')} BEFORE INSERT ON {bare}\n"
-                "WHEN NOT EXISTS (\n    SELECT 1 FROM audit_transaction\n"
-                "    WHERE id = NEW.audit_tx AND recorded_at = NEW.audit_at\n)\n"
-                "BEGIN\n    SELECT RAISE(ABORT, 'sa_audit: history row without its transaction');\nEND"
+                f"WHEN {condition}\nBEGIN\n    SELECT RAISE(ABORT, 'sa_audit: {words}');\nEND"
             )
         return statements
 

@@ -95,6 +95,9 @@ class Configuration:
         _check_capture(self.capture, "configure")
         if self.text_dml not in ("refuse", "allow"):
             raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
+        for name in ("require_actor", "require_reason", "testing"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
         for name in ("roles", "keys", "record_engine"):
             if getattr(self, name) is not None:
                 raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import event, orm
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnauditedWrite
 from .configuration import AuditOptions, Capture, Configuration, Roles
 from .history import AuditedTable, Trail, audited_of, ensure_trail, trail_of
 
@@ -49,8 +50,7 @@ def track(mapped_class_or_table: Any, options: AuditOptions | None = None) -> No
             f"track({mapped_class_or_table!r}): give a mapped class or a sqlalchemy.Table; "
             "a class has to be mapped before it is tracked"
         )
-    for entry in mapper.iterate_to_root():
-        _track_mapper(entry, options if entry is mapper else None)
+    _track_hierarchy(mapper, options)
 
 
 def configure(
@@ -106,6 +106,13 @@ def _metadata_of(given: Any) -> sa.MetaData:
     return metadata
 
 
+def _track_hierarchy(mapper: Mapper[Any], options: AuditOptions | None) -> None:
+    """Audit a class with those above it, in whose tables the rest of its rows stands."""
+    _track_mapper(mapper, options)
+    if mapper.inherits is not None and not mapper.concrete:
+        _track_hierarchy(mapper.inherits, None)
+
+
 def _track_mapper(mapper: Mapper[Any], options: AuditOptions | None) -> None:
     table = mapper.local_table
     if not isinstance(table, sa.Table):
@@ -116,16 +123,24 @@ def _track_mapper(mapper: Mapper[Any], options: AuditOptions | None) -> None:
     if audited_of(table) is None or not mapper.single:
         key = tuple(table.c[column.key] for column in mapper.primary_key if column.table is table)
         ensure_trail(table.metadata).track(table, options, key)
+    ensure_trail(table.metadata).registries.add(mapper.registry)
     track_secondaries(mapper)
 
 
 def track_secondaries(mapper: Mapper[Any]) -> None:
     """Audit the association tables of an audited mapper's relationships, as far as they are known."""
-    for prop in mapper._props.values():
-        if isinstance(prop, orm.RelationshipProperty):
-            secondary = _secondary_of(prop)
-            if isinstance(secondary, sa.Table) and audited_of(secondary) is None:
-                ensure_trail(secondary.metadata).track(secondary)
+    for prop in _relationships(mapper):
+        _track_secondary(prop)
+
+
+def _relationships(mapper: Mapper[Any]) -> list[orm.RelationshipProperty[Any]]:
+    return [prop for prop in mapper._props.values() if isinstance(prop, orm.RelationshipProperty)]
+
+
+def _track_secondary(prop: orm.RelationshipProperty[Any]) -> None:
+    secondary = _secondary_of(prop)
+    if isinstance(secondary, sa.Table) and audited_of(secondary) is None:
+        ensure_trail(secondary.metadata).track(secondary)
 
 
 def _secondary_of(prop: orm.RelationshipProperty[Any]) -> Any:
@@ -139,19 +154,49 @@ def _secondary_of(prop: orm.RelationshipProperty[Any]) -> Any:
 def complete(metadata: sa.MetaData) -> Trail | None:
     """Finish the history tables of a MetaData: secondaries named by a string or lambda, late types.
 
-    Called before tables are created, and by whoever needs all of them.
+    Called before tables are created, and by whoever needs all of them.  Models of other MetaData may be unfinished.
     """
     trail = trail_of(metadata)
     if trail is None:
         return None
-    orm.configure_mappers()
+    _configure_models(trail)
     trail.settle()
     return trail
 
 
+def _configure_models(trail: Trail) -> None:
+    for registry in list(trail.registries):
+        registry.configure(cascade=True)
+
+
+def late_secondary(table: Any) -> AuditedTable | None:
+    """Give the audited side of what turns out to be an audited class's association table, or None.
+
+    A relationship can name its secondary by a string, a lambda or a backref, which nobody knows before the mappers
+    are configured; and a statement on the table itself does not configure them.
+
+    Args:
+        table: what a statement writes; anything but a table with two foreign keys is passed over.
+
+    Raises:
+        UnauditedWrite: if that can't be told, since the mappers can't be configured.
+    """
+    trail = trail_of(table.metadata) if isinstance(table, sa.Table) else None
+    if trail is None or len(table.foreign_keys) < 2:
+        return None
+    try:
+        _configure_models(trail)
+    except (SQLAlchemyError, ConfigurationError) as error:
+        raise UnauditedWrite(
+            f"whether {table.fullname} is the association table of an audited class is not known, because the models "
+            f"can't be configured: import all of them first ({error})"
+        ) from error
+    return audited_of(table)
+
+
 @event.listens_for(Audited, "after_mapper_constructed", propagate=True)
 def _mapped(mapper: Mapper[Any], class_: type[Any]) -> None:
-    _track_mapper(mapper, class_.__dict__.get("__audit__") or _inherited_options(mapper, class_))
+    _track_hierarchy(mapper, class_.__dict__.get("__audit__") or _inherited_options(mapper, class_))
 
 
 def _inherited_options(mapper: Mapper[Any], class_: type[Any]) -> AuditOptions | None:
@@ -165,9 +210,11 @@ def _inherited_options(mapper: Mapper[Any], class_: type[Any]) -> AuditOptions |
 
 @event.listens_for(Mapper, "mapper_configured")
 def _configured(mapper: Mapper[Any], class_: type[Any]) -> None:
-    """Follow relationships that were added, or resolved, after their class was mapped."""
-    if audited_of(mapper.local_table) is not None:
-        track_secondaries(mapper)
+    """Follow relationships that were added, or resolved, after their class was mapped, also by another's backref."""
+    audited = audited_of(mapper.local_table) is not None
+    for prop in _relationships(mapper):
+        if audited or any(audited_of(other.parent.local_table) is not None for other in prop._reverse_property):
+            _track_secondary(prop)
 
 
 @event.listens_for(sa.Table, "after_parent_attach")

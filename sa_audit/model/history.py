@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from ..errors import ConfigurationError, NotAudited
 from .configuration import AuditOptions, Configuration
@@ -23,6 +24,7 @@ from .tables import (
     RANDOM_SALT,
     TRAIL_TABLE,
     NextAuditId,
+    clear_the_way,
     column_table,
     history_sequence,
     transaction_table,
@@ -108,7 +110,7 @@ class AuditedTable:
         full = f"{schema}.{name}" if schema else name
         existing = self.trail.metadata.tables.get(full)
         if existing is not None:
-            return self._adopt(existing)
+            self._adopt(existing)
         history = sa.Table(
             name,
             self.trail.metadata,
@@ -119,6 +121,7 @@ class AuditedTable:
             mariadb_engine="InnoDB",
             info={TRAIL_TABLE: "history", AUDITED: self},
             comment=f"sa_audit: history of {self.table.fullname}",
+            extend_existing=True,  # a reflected history table is adopted, and takes the types that it is read with
         )
         history.add_is_dependent_on(self.trail.transaction)
         history.add_is_dependent_on(self.trail.column)
@@ -128,20 +131,21 @@ class AuditedTable:
         self._index(history)
         return history
 
-    def _adopt(self, history: sa.Table) -> sa.Table:
-        """Take a reflected history table for ours; refuse any other table of that name."""
-        missing = [name for name in RESERVED if name not in history.c]
+    def _adopt(self, existing: sa.Table) -> None:
+        """Make ready a reflected history table, to be described anew; refuse any other table of that name."""
+        owner = existing.info.get(AUDITED)
+        if isinstance(owner, AuditedTable) and owner.table.fullname != self.table.fullname:
+            raise ConfigurationError(
+                f"{existing.fullname} is the history of {owner.table.fullname} already: "
+                f"name that of {self.table.fullname} with AuditOptions(history_table=...)"
+            )
+        missing = [name for name in RESERVED if name not in existing.c]
         if missing:
             raise ConfigurationError(
-                f"table {history.fullname} is in the way of the history of {self.table.fullname} (it has no column "
+                f"table {existing.fullname} is in the way of the history of {self.table.fullname} (it has no column "
                 f"{missing[0]!r}): name the history with AuditOptions(history_table=...)"
             )
-        history.info.setdefault(TRAIL_TABLE, "history")
-        history.info[AUDITED] = self
-        self.history = history
-        for column in self.table.columns:
-            self.add(column)
-        return history
+        existing.indexes.clear()
 
     def _check(self) -> None:
         if not self.key:
@@ -164,8 +168,8 @@ class AuditedTable:
                 BigId,
                 sequence,
                 server_default=NextAuditId(sequence),
+                primary_key=True,
                 autoincrement=True,
-                nullable=False,
             ),
             sa.Column("audit_tx", BigId, nullable=False),
             sa.Column("audit_txid", BigId, server_default=DB_TXID),
@@ -179,7 +183,7 @@ class AuditedTable:
 
     def add(self, column: sa.Column[Any]) -> None:
         """Record a column, unless its policy excludes it or it is there already."""
-        if column.name in RESERVED:
+        if column.name.lower() in RESERVED:
             raise ConfigurationError(
                 f"column {column} has a name that the history keeps for itself: "
                 f"call it something else than {', '.join(RESERVED)}"
@@ -197,14 +201,11 @@ class AuditedTable:
             self.index_foreign_keys()
 
     def _shadow(self, column: sa.Column[Any]) -> sa.Column[Any]:
-        known = self.history.c.get(column.name)
-        if known is not None:
-            return known
         pending = isinstance(column.type, sa.types.NullType)
         shadow: sa.Column[Any] = sa.Column(
             column.name, column.type if pending else plain_type(column.type), key=column.key, nullable=True
         )
-        self.history.append_column(shadow)
+        self.history.append_column(shadow, replace_existing=True)
         if pending:
             self.trail.pending.append((self, column, shadow))
         return shadow
@@ -238,13 +239,16 @@ class Trail:
         self.configuration = configuration
         self.audited: dict[sa.Table, AuditedTable] = {}
         self.pending: list[tuple[AuditedTable, sa.Column[Any], sa.Column[Any]]] = []
+        self.registries: weakref.WeakSet[orm.registry] = weakref.WeakSet()
         self.used = False
+        self.configured = False
         self.serial = next(_serials)
         self._make_tables()
 
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
         self.sequence = history_sequence(self.metadata, schema)
+        clear_the_way(self.metadata, schema)
         self.transaction = transaction_table(self.metadata, schema)
         self.column = column_table(self.metadata, schema)
         self.transaction.info[TRAIL] = self.column.info[TRAIL] = self
@@ -262,6 +266,8 @@ class Trail:
         Raises:
             ConfigurationError: for a trail table, a table with no key, or other options than before.
         """
+        if options is not None and not isinstance(options, AuditOptions):
+            raise ConfigurationError(f"{options!r}, given for {table.fullname}: give an instance of AuditOptions")
         if TRAIL_TABLE in table.info:
             raise ConfigurationError(f"{table.fullname} is a table of the trail itself, and is not audited")
         known = self.audited.get(table)
@@ -285,19 +291,36 @@ class Trail:
         for audited in self.audited.values():
             audited.index_foreign_keys()
 
-    def reconfigure(self, configuration: Configuration) -> None:
-        """Take another configuration; a new schema rebuilds the tables, unless they are in use.
+    def refuse_untyped(self) -> None:
+        """Refuse to make history tables while the type of a recorded column is not known.
 
         Raises:
-            ConfigurationError: if the schema changes after the history tables were used.
+            ConfigurationError: naming the column.
         """
+        for audited, source, _shadow in self.pending:
+            raise ConfigurationError(
+                f"column {audited.table.fullname}.{source.name} has no type that is known, so it can't be recorded: "
+                "give it one, declare the table that its foreign key refers to, or keep it out with Exclude()"
+            )
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Take a configuration, once; a schema rebuilds the tables, unless they are in use.
+
+        Raises:
+            ConfigurationError: if there is another one already, or the schema comes after the tables were used.
+        """
+        if self.configured and configuration != self.configuration:
+            raise ConfigurationError(
+                f"configure() was called before, with {self.configuration!r}, and the second call would undo it: "
+                "call it once for each MetaData, with everything that shall hold"
+            )
         moved = configuration.schema != self.configuration.schema
         if moved and self.used:
             raise ConfigurationError(
                 f"configure(schema={configuration.schema!r}) comes too late: the history tables are in use; "
                 "call it before the tables are created, mapped or written"
             )
-        self.configuration = configuration
+        self.configuration, self.configured = configuration, True
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]

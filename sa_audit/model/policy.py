@@ -56,7 +56,7 @@ class Digest(Policy):
         UnsupportedPolicy: always.
     """
 
-    def __init__(self, **_options: Any) -> None:
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
         raise UnsupportedPolicy("Digest() is not in this release of sa_audit: use Mask() or Exclude() for this column")
 
 
@@ -68,7 +68,7 @@ class Encrypt(Policy):
         UnsupportedPolicy: always.
     """
 
-    def __init__(self, **_options: Any) -> None:
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
         raise UnsupportedPolicy("Encrypt() is not in this release of sa_audit: use Mask() or Exclude() for this column")
 
 

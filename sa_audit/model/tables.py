@@ -1,6 +1,6 @@
 """The trail's fixed tables: who and why, and what columns there were.
 
-One set for each MetaData, in its trail's schema.  Imports only the model's own parts.
+One set for each MetaData, in its trail's schema.  Imports only the model's own parts and errors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from ..errors import ConfigurationError
 from .types import BigId, Name, ServerDefault, UTCDateTime
 
 TRAIL_TABLE = "sa_audit.trail_table"
@@ -30,6 +31,8 @@ RANDOM_SALT = ServerDefault(
 
 def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
     """Give ``audit_transaction``: one row for each context in each database transaction with audited changes.
+
+    A reflected table of that name is taken, with the types given here.
 
     ``first_id`` ties the further rows of one database transaction to its first one, where it is NULL.
     The columns ``recorded_at`` and ``db_*`` are the database's word; the guard overwrites what a client sends.
@@ -61,6 +64,7 @@ def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         mariadb_engine="InnoDB",
         info={TRAIL_TABLE: "audit_transaction"},
         comment="sa_audit: who changed audited data, when and why",
+        extend_existing=True,
     )
 
 
@@ -84,7 +88,26 @@ def column_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         mariadb_engine="InnoDB",
         info={TRAIL_TABLE: "audit_column"},
         comment="sa_audit: the columns that history tables have held, by stable id",
+        extend_existing=True,
     )
+
+
+def clear_the_way(metadata: sa.MetaData, schema: str | None) -> None:
+    """Make ready reflected tables of the trail, to be described anew; refuse others of their names.
+
+    Raises:
+        ConfigurationError: naming the table that is in the way.
+    """
+    for name, make in (("audit_transaction", transaction_table), ("audit_column", column_table)):
+        existing = metadata.tables.get(f"{schema}.{name}" if schema else name)
+        if existing is None:
+            continue
+        if not set(make(sa.MetaData(), schema).c.keys()) <= set(existing.c.keys()):
+            raise ConfigurationError(
+                f"table {existing.fullname} is in the way of the trail's own table of that name: "
+                "rename it, or have the trail in a schema of its own, by configure(base, schema=...) before it"
+            )
+        existing.indexes.clear()
 
 
 def history_sequence(metadata: sa.MetaData, schema: str | None) -> sa.Sequence:

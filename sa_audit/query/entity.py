@@ -18,6 +18,7 @@ from sqlalchemy.sql import operators, visitors
 
 from ..errors import NotAudited
 from ..model import AuditedTable, Trail, audited_of, complete, trail_of
+from .keytype import check_key
 
 Identity = tuple[Any, ...]
 
@@ -137,13 +138,13 @@ class Subject:
         raise NotAudited(f"{self.name} has no recorded attribute {attribute!r}: give one of {', '.join(sorted(known))}")
 
     def identity(self, key: Any) -> Identity:
-        """Give a key as a tuple in the order of the key's columns.
+        """Give a key that somebody asks for as a tuple in the order of the key's columns.
 
         Args:
             key: a scalar, a sequence, or a mapping by attribute or column names.
 
         Raises:
-            NotAudited: if it has not the shape of the key.
+            NotAudited: if it has not the shape of the key, or a value that the column can't have.
         """
         columns, names = self.parts[0].key, self.key_names
         shape = f"{self.name} has the key ({', '.join(names)})"
@@ -162,6 +163,7 @@ class Subject:
             raise NotAudited(f"{shape}: give {len(columns)} value(s), not {key!r}")
         if any(value is None for value in values):
             raise NotAudited(f"{shape}: no row has the key {key!r}, since a part of it is None")
+        check_key(shape, columns, values)
         return tuple(values)
 
 
@@ -230,7 +232,7 @@ def resolve(entity: Any, key: Any) -> tuple[Subject, Identity]:
         raise NotAudited(f"give an object of {subject.name} or a key of the class, not both: {key!r}")
     if state.identity is None:
         raise NotAudited(f"this {subject.name} has no key yet, so nothing of it is recorded: flush it first")
-    return subject, subject.identity(tuple(state.identity))
+    return subject, tuple(state.identity)
 
 
 def root_of(mapper: Mapper[Any]) -> Mapper[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, orm
 
-from ..errors import NotAudited, UnauditedWrite
+from ..errors import ConfigurationError, NotAudited, UnauditedWrite
 from ..model import audited_of
 from .entity import mapper_of, subject_of
 
@@ -32,6 +32,7 @@ def history_class(entity: Any) -> type[Any]:
 
     Raises:
         NotAudited: if nothing of the kind is recorded.
+        ConfigurationError: if an attribute of the model is called as one of the history's own.
 
     Example::
 
@@ -48,6 +49,12 @@ def history_class(entity: Any) -> type[Any]:
     if known is None:
         names = subject.names(subject.mapper)
         attributes = {names[column.source]: column.recorded for column in audited.recorded}
+        for name in OWN:
+            if name in attributes:
+                raise ConfigurationError(
+                    f"the attribute {name!r} of {subject.name} is called as the history's own, so a class can't have "
+                    f"both: select from the table {audited.history.fullname}, or rename the attribute"
+                )
         known = memo[subject.mapper] = _make(subject.mapper, audited.history, attributes)
         audited.trail.used = True
     return known

@@ -40,6 +40,8 @@ class Past:
         self.moment = moment
         self.parameter = moment.at if isinstance(moment, WallClock) else moment.text
         self.settled: bool | None = None
+        if not isinstance(present, Iterable):
+            raise ConfigurationError(f"as_of(present={present!r}): give a set of mapped classes and tables")
         self._present = frozenset(table for item in present for table in _tables_of(item))
         self._lightweight = frozenset(table.fullname for table in self._present if not isinstance(table, sa.Table))
         self._looks: list[bool | None] = []

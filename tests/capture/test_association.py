@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 import sa_audit
 from sa_audit import Audited
 from tests.capture.conftest import Standing
+from tests.capture.recorded import behind_the_back
 from tests.capture.replay import assert_recorded, history_of
 
 
@@ -24,7 +25,7 @@ member = sa.Table(
     sa.Column("team_id", sa.ForeignKey("team.id"), primary_key=True),
     sa.Column("person_id", sa.ForeignKey("person.id"), primary_key=True),
 )
-fan = sa.Table(  # without a primary key: a person can be a fan twice
+fan = sa.Table(  # without a primary key, so nothing keeps two rows apart but that nobody makes them alike
     "fan",
     Base.metadata,
     sa.Column("team_id", sa.ForeignKey("team.id")),
@@ -107,6 +108,47 @@ def test_without_primary_key(session: Session) -> None:
     session.execute(sa.insert(fan).values(team_id=2, person_id=3))
     session.execute(sa.delete(fan).where(fan.c.person_id == 2))
     assert _ops(session, fan) == [("I", (1, 1)), ("I", (1, 2)), ("I", (2, 3)), ("D", (1, 2))]
+
+
+ALIKE = "fan has no primary key, and several rows with the same"
+EQUAL_ROWS: dict[str, tuple[Any, Any]] = {
+    "insert": (sa.insert(fan), [{"team_id": 1, "person_id": 1, "since": n} for n in (3, 4)]),
+    "update": (sa.update(fan).where(fan.c.since == 2).values(since=5), None),
+    "delete": (sa.delete(fan).where(fan.c.since == 2), None),
+    "delete by key": (
+        sa.delete(fan).where(fan.c.team_id == sa.bindparam("team"), fan.c.person_id == sa.bindparam("person")),
+        [{"team": 1, "person": 1}],
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", EQUAL_ROWS)
+def test_equal_rows_without_primary_key(standing: Standing, statement: str) -> None:
+    """Rows that can't be told apart are not recorded one for the other: the write is refused, and nothing is left."""
+    engine = standing.make(Base.metadata, fill=_fill)
+    standing.untouched = False
+    with engine.begin() as connection:
+        connection.execute(sa.insert(fan).values(team_id=1, person_id=1, since=1))
+    if statement != "insert":
+        behind_the_back(engine, "INSERT INTO fan (team_id, person_id, since) VALUES (1, 1, 2)")
+    with engine.connect() as connection:
+        stored = connection.execute(sa.select(fan).order_by(fan.c.since)).all()
+    with engine.connect() as connection, pytest.raises(sa_audit.UnauditedWrite, match=ALIKE):
+        connection.execute(*EQUAL_ROWS[statement])
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(fan).order_by(fan.c.since)).all() == stored
+    assert "".join(row.op for row in history_of(engine, fan)) == "I"
+
+
+def test_a_row_that_equals_one_without_primary_key(standing: Standing) -> None:
+    """A second row like one that is there is refused, and the message says what may be the matter."""
+    engine = standing.make(Base.metadata, fill=_fill)
+    standing.untouched = False
+    with engine.begin() as connection:
+        connection.execute(sa.insert(fan).values(team_id=1, person_id=1, since=1))
+    with engine.connect() as connection, pytest.raises(sa_audit.UnauditedWrite, match="has no primary key"):
+        connection.execute(sa.insert(fan).values(team_id=1, person_id=1, since=2))
+    assert "".join(row.op for row in history_of(engine, fan)) == "I"
 
 
 def test_core_table_without_models(session: Session, standing: Standing) -> None:

@@ -160,6 +160,46 @@ async def test_a_cancelled_task(async_bind: AsyncEngine, engine: sa.Engine) -> N
     assert story(engine, Item, "id") == [("I", None, 2)]
 
 
+@pytest.mark.parametrize("way", ["flush", "statement"])
+async def test_the_loop_goes_on_while_a_lock_is_waited_for(
+    async_bind: AsyncEngine, engine: sa.Engine, way: str
+) -> None:
+    """Recording waits for a lock as the driver does, and never holds the event loop up."""
+    with sa_audit.context(actor="first"), engine.begin() as connection:
+        connection.execute(sa.insert(Item).values(id=1, name="a"))
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    async def write() -> None:
+        with sa_audit.context(actor="third"):
+            async with AsyncSession(async_bind) as session:
+                if way == "flush":
+                    (await session.get_one(Item, 1)).name = "c"
+                else:
+                    await session.execute(sa.update(Item).where(Item.id == 1).values(name="c"))
+                await session.commit()
+
+    with sa_audit.context(actor="second"), engine.connect() as holder:
+        holder.execute(sa.update(Item).where(Item.id == 1).values(name="b"))
+        ticker, writer = asyncio.create_task(tick()), asyncio.create_task(write())
+        await asyncio.sleep(0.4)
+        assert not writer.done()
+        assert ticks > 5
+        holder.commit()
+        await writer
+    ticker.cancel()
+    assert [(row.actor, row.before) for row in rows_of(engine, Item)] == [
+        ("first", None),
+        ("second", {"name": "a"}),
+        ("third", {"name": "b"}),
+    ]
+
+
 @pytest.mark.only_on("sqlite")
 async def test_no_session_is_kept(engine: sa.Engine, make_async_engine: MakeAsync) -> None:
     """A task's session is forgotten when the task is done."""

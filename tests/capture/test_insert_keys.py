@@ -141,6 +141,39 @@ def test_key_from_a_trigger_is_refused(engine: Engine, database: Any) -> None:
         assert history_of(connection, table) == []
 
 
+def test_the_key_zero(engine: Engine) -> None:
+    """0 is a key like others, but where MariaDB puts the next number in its place: there the message says so."""
+    metadata = sa.MetaData()
+    made = sa.Table("made", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer))
+    given = sa.Table("given", metadata, sa.Column("id", sa.Integer, primary_key=True, autoincrement=False))
+    sa_audit.track(made)
+    sa_audit.track(given)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(given).values(id=0))
+    assert_recorded(engine, metadata)
+    with engine.begin() as connection:
+        if engine.dialect.name == "mariadb":
+            connection.exec_driver_sql("SET sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')")
+        connection.execute(sa.insert(made).values(id=0))
+    assert [tuple(row.key) for row in history_of(engine, made)] == [(0,)]
+
+
+@pytest.mark.only_on("mariadb")
+@pytest.mark.parametrize("rows", [[{"id": 0}], [{"id": 5}, {"id": 0}]], ids=["one", "many"])
+def test_the_key_zero_is_refused(engine: Engine, rows: list[dict[str, Any]]) -> None:
+    """What MariaDB would store under another number is refused with the reason, by Core and by a session."""
+    metadata = sa.MetaData()
+    table = sa.Table("made", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer))
+    sa_audit.track(table)
+    metadata.create_all(engine)
+    with engine.connect() as connection, pytest.raises(sa_audit.UnauditedWrite, match="NO_AUTO_VALUE_ON_ZERO"):
+        connection.execute(sa.insert(table), rows)
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(table)).all() == []
+    assert history_of(engine, table) == []
+
+
 TRIGGERS = {
     "sqlite": ["CREATE TRIGGER move AFTER INSERT ON t BEGIN UPDATE t SET id = NEW.id + 1000 WHERE id = NEW.id; END"],
     "mysql": ["CREATE TRIGGER move BEFORE INSERT ON t FOR EACH ROW SET NEW.id = NEW.id + 1000"],

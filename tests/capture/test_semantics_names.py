@@ -267,6 +267,24 @@ def test_schema_translation_of_a_statement(engine: sa.Engine, other_schema: str)
     assert ops(engine, table) == ""
 
 
+def test_two_tenants_in_one_transaction(engine: sa.Engine, other_schema: str) -> None:
+    """Statements of one transaction that write several tenants' rows are recorded with each, under entries there."""
+    table = declare(None).__table__
+    options = {"schema_translate_map": {None: other_schema}}
+    table.metadata.create_all(engine)
+    table.metadata.create_all(engine.execution_options(**options))
+    with sa_audit.context(actor="alice"), engine.begin() as connection:
+        connection.execute(sa.insert(table), {"id": 1, "name": "a"}, execution_options=options)
+        connection.execute(sa.insert(table), {"id": 2, "name": "a"})
+        connection.execute(sa.update(table).values(name="b"), execution_options=options)
+        with sa_audit.context(actor="bob"):
+            connection.execute(sa.update(table).values(name="c"))
+    for bind, key, actors in ((engine.execution_options(**options), 1, "alice alice"), (engine, 2, "alice bob")):
+        rows = rows_of(bind, table)
+        assert [(row.op, row.values["id"]) for row in rows] == [("I", key), ("U", key)]
+        assert " ".join(row.actor or "" for row in rows) == actors
+
+
 def test_schema_translation_away_from_a_fixed_history_is_refused(engine: sa.Engine, other_schema: str) -> None:
     """One fixed history under tenants' translate maps would mix their rows, so the write is refused."""
     tenant = declare("tenant", trail_schema=other_schema)

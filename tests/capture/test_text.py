@@ -30,9 +30,12 @@ WRITES = [
     "replace into `account` values (1)",
     "replace low_priority into account values (1)",
     "UPDATE account SET x = 1",
+    "update or ignore account set x = 1",
+    "UPDATE OR REPLACE main.account SET x = 1",
     "update only account set x = 1",
     "update public.account set x = 1",
     'update "public"."account" set x = 1',
+    'update U&"acc\\006fun\\+000074" set x = 1',
     "update 'account' set x = 1",
     "update [account] set x = 1",
     "update account as a set x = 1 from b",
@@ -72,6 +75,10 @@ WRITES = [
     "execute immediate 'update account set x = 1'",
     "prepare s from 'update account set x = 1'",
     "begin not atomic update account set x = 1; end",
+    "if 1 then delete from account; end if",
+    "for i in (select 1) do delete from account; end for",
+    "while 0 do update account set x = 1; end while",
+    "set statement max_statement_time = 10 for delete from account",
 ]
 READS = [
     "select * from account",

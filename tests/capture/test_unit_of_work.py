@@ -92,6 +92,21 @@ def test_any_microsecond_is_a_moment(session: Session, microsecond: int) -> None
     assert ops(session, Item) == "IUU"
 
 
+@pytest.mark.only_on("sqlite")
+def test_a_clock_that_goes_backwards(session: Session) -> None:
+    """An entry is never dated before the newest one, whatever the process's clock says."""
+    noon = dt.datetime(2026, 3, 31, 12, tzinfo=dt.UTC)
+    for number, hours in enumerate((0, -3, -1, 2), start=1):
+        moment = noon + dt.timedelta(hours=hours)
+        with simulated(lambda moment=moment: moment), sa_audit.context(actor="alice"):  # type: ignore[misc] # a default
+            session.add(Item(id=number, name="a"))
+            session.flush()
+            with sa_audit.context(actor="bob"):
+                session.add(Item(id=100 + number, name="a"))
+                session.commit()
+    assert [entry.recorded_at for entry in entries_of(session, Base)] == [noon] * 6 + [noon + dt.timedelta(hours=2)] * 2
+
+
 def test_each_flush_is_a_change_of_its_own(session: Session) -> None:
     """Flushes of one transaction are not merged; they share the entry and its moment."""
     item = Item(name="a")

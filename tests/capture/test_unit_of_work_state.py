@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 import sa_audit
 from sa_audit import Audited
-from tests.capture.recorded import behind_the_back, check, entries_of, ops, rows_of, story
+from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, story
 
 
 class Base(DeclarativeBase):
@@ -359,25 +360,56 @@ def _use_a_session(engine: sa.Engine, ending: str) -> list[weakref.ref[Any]]:
         return [weakref.ref(session), weakref.ref(item)]
 
 
-def test_no_leak_over_many_sessions() -> None:
-    """The number of living objects does not follow the number of sessions."""
+@pytest.mark.parametrize("count", [700, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_leak_over_many_sessions(count: int) -> None:
+    """The number of living objects and allocated blocks does not follow the number of sessions, however they end."""
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
     Base.metadata.create_all(engine)
 
-    def work(count: int) -> int:
-        for _ in range(count):
-            with sa_audit.context(actor="alice"), Session(engine) as session:
-                session.add(Item(name="a"))
-                session.flush()
-                with session.begin_nested():
-                    session.add(Item(name="b"))
-                session.commit()
+    def work(numbers: range) -> tuple[int, int]:
+        for number in numbers:
+            with sa_audit.context(actor=f"user {number}"), Session(engine) as session:
+                _end_somehow(session, number)
         gc.collect()
-        return len(gc.get_objects())
+        return len(gc.get_objects()), sys.getallocatedblocks()
 
-    _, before = work(50), work(50)
-    assert work(700) - before < 300
+    work(range(100))
+    before = work(range(100, 200))
+    after = work(range(200, 200 + count))
+    assert after[0] - before[0] < 300
+    assert after[1] - before[1] < 1500
+    with engine.connect() as connection:
+        committed = connection.scalar(sa.select(sa.func.count()).select_from(history_of(Item)))
+    assert committed == sum(OUTCOMES[number % len(OUTCOMES)] for number in range(200 + count))
     engine.dispose()
+
+
+OUTCOMES = (2, 0, 1, 0, 2)
+"""How many history rows each way of ending a session leaves."""
+
+
+def _end_somehow(session: Session, number: int) -> None:
+    """Write and commit, roll back, roll back to a savepoint, fail, or write by Core."""
+    way = number % len(OUTCOMES)
+    session.add(Item(name="a"))
+    session.flush()
+    if way == 0:
+        with session.begin_nested():
+            session.add(Item(name="b"))
+    elif way == 1:
+        session.rollback()
+    elif way == 2:
+        savepoint = session.begin_nested()
+        session.add(Item(name="b"))
+        session.flush()
+        savepoint.rollback()
+    elif way == 3:
+        with pytest.raises(sa_audit.UnauditedWrite):
+            session.execute(sa.text("DELETE FROM item_state"))
+        session.rollback()
+    else:
+        session.execute(sa.insert(Item).values(name="c"))
+    session.commit()
 
 
 def test_cost_does_not_follow_the_identity_map(engine: sa.Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from typer.testing import Result
 
-import sa_audit
 from sa_audit.cli import app as app_module
 from sa_audit.cli import main
+from sa_audit.model import trail_of
 
 from .conftest import MODELS, Ledger
 from .ledger import Base, Item
@@ -329,12 +330,11 @@ class TestFailing:
         given = {"actor": "clerk:9", "reason": "r"}
         given.pop(flag)
         options = [part for name, value in given.items() for part in (f"--{name}", value)]
-        before = sa_audit.model.trail_of(Base.metadata).configuration  # type: ignore[union-attr]
-        sa_audit.configure(Base, require_actor=True, require_reason=True)
-        try:
-            arguments = ("restore", "Item", "1", ledger_database.moments[1])
-            text = ledger_database(*arguments, *options, code=2)
-            assert f"with no {message}" in text
-            assert len(ledger_database.json("show", "Item", "1")) == 3
-        finally:
-            sa_audit.configure(Base, require_actor=before.require_actor, require_reason=before.require_reason)
+        trail = trail_of(Base.metadata)
+        assert trail is not None
+        strict = replace(trail.configuration, require_actor=True, require_reason=True)
+        monkeypatch.setattr(trail, "configuration", strict)
+        arguments = ("restore", "Item", "1", ledger_database.moments[1])
+        text = ledger_database(*arguments, *options, code=2)
+        assert f"with no {message}" in text
+        assert len(ledger_database.json("show", "Item", "1")) == 3

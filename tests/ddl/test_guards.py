@@ -122,6 +122,27 @@ def test_replace_and_upsert_are_refused(recorded: sa.Engine, table: str) -> None
     )
 
 
+@pytest.mark.only_on("mariadb")
+def test_an_epoch_can_only_be_closed(engine: sa.Engine) -> None:
+    """MariaDB's epochs stay: without them nothing could be recorded, and a closed one is not opened again."""
+    Base.metadata.create_all(engine)
+    for statement in (
+        "DELETE FROM audit_epoch",
+        "REPLACE INTO audit_epoch (epoch, closed) VALUES (1, 0)",
+        "UPDATE audit_epoch SET epoch = 2",
+    ):
+        refused(engine, statement)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO audit_epoch (epoch, closed) VALUES (2, 0)")
+        connection.exec_driver_sql("UPDATE audit_epoch SET closed = 1 WHERE epoch = 1")
+    refused(engine, "UPDATE audit_epoch SET closed = 0 WHERE epoch = 1")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Account(id=77, name="a"))
+        session.commit()
+    assert entries_of(engine, Base)[-1].db_txid == 2
+
+
 @pytest.mark.only_on("postgresql")
 @pytest.mark.every_server
 def test_a_superuser_as_replica_is_refused(recorded: sa.Engine) -> None:
@@ -184,6 +205,18 @@ def test_a_change_forged_into_another_transaction_is_refused(recorded: sa.Engine
         forge(recorded, audit_tx=first.id, audit_at=first.recorded_at)
     with pytest.raises(REFUSED, match="does not belong to the current transaction"):
         forge(recorded, audit_tx=first.id, audit_at=first.recorded_at, audit_txid=first.db_txid)
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_change_forged_into_the_past_is_refused(recorded: sa.Engine) -> None:
+    """On SQLite a history row can belong to the newest transaction only, and no entry is dated before it."""
+    first, last = entries_of(recorded, Base)[0], entries_of(recorded, Base)[-1]
+    assert first.id < last.id
+    with pytest.raises(REFUSED, match="without its transaction"):
+        forge(recorded, audit_tx=first.id, audit_at=first.recorded_at)
+    entries = "INSERT INTO audit_transaction (actor, recorded_at, first_id) SELECT 'forged'"
+    refused(recorded, f"{entries}, recorded_at, NULL FROM audit_transaction WHERE id = {first.id}")
+    refused(recorded, f"{entries}, recorded_at, {first.id} FROM audit_transaction WHERE id = {last.id}")
 
 
 @pytest.mark.only_on("postgresql")
@@ -295,6 +328,26 @@ def test_two_trails_in_one_database(engine: sa.Engine) -> None:
     with pytest.raises(sa_audit.AuditError):
         Other.metadata.drop_all(engine)
     refused(engine, f"DELETE FROM {history_of(Account).name}")
+
+
+def test_trails_that_write_in_one_transaction(engine: sa.Engine) -> None:
+    """Models of two bases, written by turns in one transaction, share its entries: one for each context."""
+    other = sa.Table("third", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    sa_audit.track(other)
+    Base.metadata.create_all(engine)
+    other.metadata.create_all(engine)
+    account = Account.__table__
+    with sa_audit.context(actor="alice"), engine.begin() as connection:
+        connection.execute(sa.insert(account).values(id=1, name="a"))
+        connection.execute(sa.insert(other).values(id=1))
+        with sa_audit.context(reason="second thought"):
+            connection.execute(sa.insert(other).values(id=2))
+            connection.execute(sa.update(account).values(name="b"))
+        connection.execute(sa.insert(other).values(id=3))
+    first, second = entries_of(engine, Base)
+    assert (first.reason, first.first_id, second.reason, second.first_id) == (None, None, "second thought", first.id)
+    assert [row.tx for row in rows_of(engine, Account)] == [first.id, second.id]
+    assert [row.tx for row in rows_of(engine, other)] == [first.id, second.id, first.id]
 
 
 # -- least privilege -------------------------------------------------------------------------

@@ -163,6 +163,7 @@ class Machine(RuleBasedStateMachine):
         slot = self.chosen(number)
         if slot.transaction is None:
             slot.transaction = Transaction(self.world)
+        slot.drop_strays()
         view = random.choice(("keep", "expire", "expunge"))
         if view == "expire":
             slot.session.expire_all()

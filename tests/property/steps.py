@@ -36,6 +36,16 @@ class Slot:
     savepoints: list[Any] = field(default_factory=list)
     loaded: list[Any] = field(default_factory=list)
 
+    def drop_strays(self) -> None:
+        """Have the session forget what it had let go of, and a rollback brought back.
+
+        SQLAlchemy puts an object whose key was changed back into the session's identity map, detached, although
+        the session was told to expunge it in between; asked for, it raises.
+        """
+        identities = self.session.identity_map
+        for state in [state for state in identities.all_states() if state.session_id is None]:
+            identities.safe_discard(state)
+
     def close(self) -> None:
         """Forget the transaction, which has ended."""
         self.transaction = None

@@ -193,6 +193,8 @@ def test_present_refuses_what_is_audited_or_no_table(item: Any) -> None:
     """Asking for the present of an audited table is a contradiction, and a name is no table."""
     with pytest.raises(ConfigurationError, match="present"):
         as_of(sa.create_engine("sqlite://"), "2026-01-01T00:00:00Z", present=[item])
+    with pytest.raises(ConfigurationError, match="present"):
+        as_of(sa.create_engine("sqlite://"), "2026-01-01T00:00:00Z", present=item)
 
 
 OTHER = aliased(Account)
