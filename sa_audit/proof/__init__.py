@@ -10,6 +10,8 @@ Bytes only: nothing here knows of a database, and a verifier needs `cryptography
 True
 """
 
+from .bundle import Leaf, write_bundle
+from .bundle_check import BundleFinding, BundleReport, check_bundle
 from .canonical import RowEncoder, decode_row
 from .checkpoint import Checkpoint
 from .entries import (
@@ -33,6 +35,8 @@ from .tlog_proof import ConsistencyProof, Evidence, Proof
 __all__ = [
     "Array",
     "BlockEntry",
+    "BundleFinding",
+    "BundleReport",
     "Checkpoint",
     "Column",
     "ConsistencyProof",
@@ -43,6 +47,7 @@ __all__ = [
     "Interval",
     "KeyEntry",
     "KeyHistory",
+    "Leaf",
     "PersonKeyEntry",
     "Policy",
     "Proof",
@@ -54,6 +59,7 @@ __all__ = [
     "Signer",
     "SigningKey",
     "Verifier",
+    "check_bundle",
     "check_consistency",
     "check_inclusion",
     "decode_entry",
@@ -63,4 +69,5 @@ __all__ = [
     "leaf_hash",
     "node_hash",
     "tree_root",
+    "write_bundle",
 ]

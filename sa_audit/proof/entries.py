@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from ..errors import MalformedProof, Unencodable
-from .cbor import Item, decode, encode
+from .cbor import Item, decode, encode, encode_fast
 from .schema import Descriptor
 from .shapes import are_counted, are_ranges, is_count, is_digest, is_horizon, is_id, is_table
 from .types import MAX_SIZE, Digest, RowDigest, SchemaDigest
@@ -78,6 +78,11 @@ class RowEntry(_Entry):
             ):
                 return RowEntry(table=table, row=row, transaction=transaction, schema=schema, digest=digest)
         return None
+
+
+def row_entry(table: int, row: int, transaction: int | None, schema: SchemaDigest, digest: RowDigest) -> bytes:
+    """Give the bytes of a :class:`RowEntry`, fast, for many rows: what is given is not looked at."""
+    return encode_fast((VERSION, RowEntry.kind, table, row, transaction, schema, digest))
 
 
 Horizon: TypeAlias = (

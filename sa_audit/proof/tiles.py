@@ -18,6 +18,8 @@ HEIGHT: Final = 8
 WIDTH: Final = 1 << HEIGHT
 MAX_LEVEL: Final = 7
 """The greatest level of a tile in a tree of at most 2**63 - 1 leaves."""
+KEPT: Final = 1024
+"""The most tiles that are kept while hashes are looked up: 8 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Tile:
             raise IntegrityFinding(
                 f"tile {self.level}/{self.index} lacks hashes: expected {start + count}, got {self.width}"
             )
-        return _root(self.hashes()[start : start + count])
+        return _root([self.hash(each) for each in range(start, start + count)])
 
     def frontier(self) -> Frontier:
         """Give the frontier of a tree whose leaf hashes are those of the tile."""
@@ -106,7 +108,7 @@ TileReader = Callable[[int, int, int], Tile]
 
 
 class NodesOfTiles:
-    """Gives the hash of any complete subtree from the tiles of a tree; what it has read it keeps.
+    """Gives the hash of any complete subtree from the tiles of a tree; the last 1,024 that it has read it keeps.
 
     Args:
         size: of the tree.
@@ -139,6 +141,8 @@ class NodesOfTiles:
                     f"tile {level}/{index} with {width} hashes was expected, and "
                     f"{tile.level}/{tile.index} with {tile.width} was got"
                 )
+            if len(self._tiles) == KEPT:
+                del self._tiles[next(iter(self._tiles))]
             self._tiles[level, index] = tile
         return tile
 

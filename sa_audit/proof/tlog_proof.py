@@ -80,19 +80,33 @@ def check_row(entry: RowEntry, descriptor: bytes, row: bytes) -> tuple[Descripto
         MalformedProof: if descriptor or row is not one.
         IntegrityFinding: if they don't belong to the entry.
     """
-    for name, data, expected in (("schema", descriptor, entry.schema), ("row", row, entry.digest)):
-        got = hashlib.sha256(data).digest()
-        if got != expected:
-            raise IntegrityFinding(
-                f"row {entry.row} of table {entry.table}: the {name} digest is not the sealed one: "
-                f"expected {expected.hex()}, got {got.hex()}"
-            )
     schema = Descriptor.decode(descriptor)
-    if schema.table != entry.table:
+    return schema, row_of(entry, schema, row)
+
+
+def row_of(entry: RowEntry, schema: Descriptor, row: bytes) -> Row:
+    """Refuse a row that is not that of an entry; give it decoded.
+
+    Args:
+        entry: of kind 1.
+        schema: its descriptor.
+        row: an encoded row.
+
+    Raises:
+        MalformedProof: if it is no row.
+        IntegrityFinding: if descriptor or row don't belong to the entry.
+    """
+    place = f"row {entry.row} of table {entry.table}"
+    if schema.digest != entry.schema:
         raise IntegrityFinding(
-            f"row {entry.row}: the descriptor is of another table: expected {entry.table}, got {schema.table}"
+            f"{place}: the schema is not the sealed one: expected {entry.schema.hex()}, got {schema.digest.hex()}"
         )
-    return schema, decode_row(row, schema)
+    if schema.table != entry.table:
+        raise IntegrityFinding(f"{place}: the schema is of another table: expected {entry.table}, got {schema.table}")
+    got = hashlib.sha256(row).digest()
+    if got != entry.digest:
+        raise IntegrityFinding(f"{place} is not the sealed one: expected {entry.digest.hex()}, got {got.hex()}")
+    return decode_row(row, schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

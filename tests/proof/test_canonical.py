@@ -17,10 +17,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from sa_audit.errors import MalformedProof, Unencodable
-from sa_audit.proof import Array, Column, Descriptor, Interval, RowEncoder, decode_row, form
+from sa_audit.proof import Array, Column, Descriptor, Interval, RowEncoder, RowEntry, decode_row, form
 from sa_audit.proof.cbor import Item, decode, decode_at, encode, encode_fast, sequence
+from sa_audit.proof.entries import row_entry
 from sa_audit.proof.forms import TYPES, check_form
 from sa_audit.proof.schema import ELEMENT_TYPES, is_type
+from sa_audit.proof.types import RowDigest, SchemaDigest
 
 Typed = tuple[str, Any]
 
@@ -424,3 +426,11 @@ def test_forms_that_a_database_gives_make_the_same_row() -> None:
     forms = [form(column.type, value) for column, value in zip(schema.columns, values, strict=True)]
     from_sql = [1775001599000001, "12.5", bytes.fromhex("3fb999999999999a"), values[3].bytes]
     assert RowEncoder(schema).digest(bytes(16), from_sql) == RowEncoder(schema).digest(bytes(16), forms)
+
+
+def test_many_entries_are_made_fast() -> None:
+    """Without a look at what is given, and to the same bytes."""
+    schema, digest = SchemaDigest(bytes(32)), RowDigest(bytes(31) + b"\1")
+    for row, transaction in ((1, 2), (-(2**63), None), (2**63 - 1, 2**63 - 1)):
+        entry = RowEntry(table=7, row=row, transaction=transaction, schema=schema, digest=digest)
+        assert row_entry(7, row, transaction, schema, digest) == entry.encode()
