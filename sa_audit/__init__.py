@@ -22,6 +22,7 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
 from .capture import Context, context, current_context
 from .errors import (
     ActorRequired,
+    AnchorUnavailable,
     AuditError,
     CaptureMissing,
     ConfigurationError,
@@ -77,6 +78,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActorRequired",
+    "AnchorUnavailable",
     "AuditError",
     "AuditOptions",
     "Audited",

@@ -18,6 +18,7 @@
     ├── Unencodable              a value that has no canonical form, so it can't be sealed or checked
     ├── MalformedProof           not a checkpoint, proof, bundle or entry in its format: get another copy
     ├── UnusableKey              a key that can't be read, opened or used: give the right one, or its password
+    ├── AnchorUnavailable        an anchor can't be written or read now: look at its place, and try again
     └── IntegrityFinding         the record does not fit its proof
 
 A message says what happened, to which value, and what to do.  Imports nothing.
@@ -88,6 +89,10 @@ class MalformedProof(AuditError):
 
 class UnusableKey(AuditError):
     """A signing key that can't be read, opened with that password, made or used."""
+
+
+class AnchorUnavailable(AuditError):
+    """An anchor that can't be written or read now."""
 
 
 class IntegrityFinding(AuditError):

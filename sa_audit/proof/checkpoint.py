@@ -13,7 +13,7 @@ from typing import Final
 from ..errors import IntegrityFinding, MalformedProof
 from .keys import SigningKey, cosign_line, sign_line, witness_verifier
 from .merkle import EMPTY_ROOT
-from .note import Note, SignatureLine, decode_base64, decode_number, parse_note
+from .note import MAX_NOTE, Note, SignatureLine, decode_base64, decode_number, parse_note
 from .types import DIGEST_SIZE, MAX_SIZE, Digest
 
 PRINTED_DIGITS: Final = 16
@@ -123,6 +123,29 @@ class Checkpoint:
 
     def printed(self) -> str:
         """Give the form for paper and e-mail: the signed checkpoint, and digits to compare by eye."""
+        return f"{self.format()}digest: {self._digits()}\n"
+
+    @classmethod
+    def parse_printed(cls, text: str) -> Checkpoint:
+        """Read the printed form, typed in again or out of an e-mail.
+
+        Args:
+            text: blank lines around it, blanks at the ends of lines and carriage returns don't matter.
+
+        Raises:
+            MalformedProof: if it is none, or its digits are not those of the checkpoint: a slip in typing.
+        """
+        if len(text) > MAX_NOTE:
+            raise MalformedProof(f"the printed checkpoint is longer than {MAX_NOTE} characters")
+        lines = [line.rstrip(" \t\r") for line in text.strip("\r\n\t ").split("\n")]
+        if not lines[-1].startswith("digest: "):
+            raise MalformedProof("the printed checkpoint does not end in a line of its digest")
+        checkpoint = cls.parse("\n".join(lines[:-1]) + "\n")
+        said = lines[-1].removeprefix("digest: ")
+        if said != checkpoint._digits():
+            raise MalformedProof(f"the printed checkpoint has the digest {said!r:.80}: expected {checkpoint._digits()}")
+        return checkpoint
+
+    def _digits(self) -> str:
         digits = hashlib.sha256(self.text.encode()).hexdigest()[:PRINTED_DIGITS]
-        groups = " ".join(digits[start : start + 4] for start in range(0, PRINTED_DIGITS, 4))
-        return f"{self.format()}digest: {groups}\n"
+        return " ".join(digits[start : start + 4] for start in range(0, PRINTED_DIGITS, 4))
