@@ -22,6 +22,7 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
 from .capture import Context, context, current_context
 from .errors import (
     ActorRequired,
+    AnchorUnavailable,
     AuditError,
     CaptureMissing,
     ConfigurationError,
@@ -29,12 +30,15 @@ from .errors import (
     ErasedValue,
     IntegrityFinding,
     InvalidMoment,
+    MalformedProof,
     NotAudited,
     ReadOnlyPast,
     ReasonRequired,
     TrailNotEmpty,
     UnauditedWrite,
+    Unencodable,
     UnsupportedPolicy,
+    UnusableKey,
 )
 from .model import (
     Audited,
@@ -74,6 +78,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActorRequired",
+    "AnchorUnavailable",
     "AuditError",
     "AuditOptions",
     "Audited",
@@ -91,6 +96,7 @@ __all__ = [
     "Excluded",
     "IntegrityFinding",
     "InvalidMoment",
+    "MalformedProof",
     "Mask",
     "Masked",
     "NotAudited",
@@ -103,7 +109,9 @@ __all__ = [
     "TransactionInfo",
     "TransactionRecord",
     "UnauditedWrite",
+    "Unencodable",
     "UnsupportedPolicy",
+    "UnusableKey",
     "as_of",
     "blame",
     "configure",

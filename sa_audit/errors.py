@@ -15,6 +15,10 @@
     ├── ReadOnlyPast             the past can't be written: use restore() or revert()
     ├── Conflict                 later changes stand in the way of a revert
     ├── ErasedValue              the value's key was destroyed
+    ├── Unencodable              a value that has no canonical form, so it can't be sealed or checked
+    ├── MalformedProof           not a checkpoint, proof, bundle or entry in its format: get another copy
+    ├── UnusableKey              a key that can't be read, opened or used: give the right one, or its password
+    ├── AnchorUnavailable        an anchor can't be written or read now: look at its place, and try again
     └── IntegrityFinding         the record does not fit its proof
 
 A message says what happened, to which value, and what to do.  Imports nothing.
@@ -73,6 +77,22 @@ class Conflict(AuditError):
 
 class ErasedValue(AuditError):
     """A value whose key has been destroyed."""
+
+
+class Unencodable(AuditError):
+    """A value that has no canonical form."""
+
+
+class MalformedProof(AuditError):
+    """Bytes that are not a checkpoint, proof, bundle, entry or verifier key in its one form."""
+
+
+class UnusableKey(AuditError):
+    """A signing key that can't be read, opened with that password, made or used."""
+
+
+class AnchorUnavailable(AuditError):
+    """An anchor that can't be written or read now."""
 
 
 class IntegrityFinding(AuditError):

@@ -243,6 +243,24 @@ def demo(
     tell(path, console=Console(highlight=False), json=json)
 
 
+@app.command()
+def keygen(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The log's name, such as bank.example/audit.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the files go.", file_okay=False, exists=True)
+    ] = Path(),
+    no_password: Annotated[bool, typer.Option("--no-password", help="Leave the signing key unencrypted.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a signing key for a log, and the verifier key that goes with it.
+
+    The password comes from SA_AUDIT_KEY_PASSWORD, or is asked for.  No file is overwritten.
+    """
+    from .keygen import ask_password, make_key
+
+    _print(make_key(name, out, ask_password(none=no_password)), json)
+
+
 # -- parts -------------------------------------------------------------------------------
 
 

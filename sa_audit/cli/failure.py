@@ -6,7 +6,15 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ..errors import AuditError, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite
+from ..errors import (
+    AnchorUnavailable,
+    AuditError,
+    CaptureMissing,
+    Conflict,
+    IntegrityFinding,
+    TrailNotEmpty,
+    UnauditedWrite,
+)
 
 FINDINGS: Final = 1
 WRONG_USAGE: Final = 2
@@ -21,9 +29,14 @@ class CantRun(AuditError):
     """The command is right, and can't be run here."""
 
 
+_CANT_RUN: Final = (
+    *(CantRun, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
+)
+
+
 def exit_code(error: Exception) -> int:
     """Give the exit code of an error: 2 if the user can ask differently, 3 if the command can't run here."""
-    if isinstance(error, (CantRun, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite)):
+    if isinstance(error, _CANT_RUN):
         return CANT_RUN
     return WRONG_USAGE if isinstance(error, AuditError) else CANT_RUN
 

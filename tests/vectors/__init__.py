@@ -1,0 +1,1 @@
+"""Vectors of the formats, and what makes them."""
