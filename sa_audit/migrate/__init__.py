@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic.operations import Operations
 
 from . import autogenerate, render
-from .operations import TrailOperation, perform
+from .steps import TrailOperation, perform
 
 Operations.implementation_for(TrailOperation)(perform)
 

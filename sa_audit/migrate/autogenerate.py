@@ -19,7 +19,9 @@ from alembic.util import DispatchPriority, PriorityDispatchResult
 from ..errors import ConfigurationError
 from ..model.declaration import complete
 from ..model.history import RESERVED, AuditedTable, Trail, is_trail_table, trail_of
-from .comparison import Comparison, Live
+from .comparison import Comparison
+from .following import follow
+from .live import Live
 from .script import Place, Script, script_for
 
 NAME: Final = "sa_audit"
@@ -48,6 +50,8 @@ def complete_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Pri
             complete(metadata)
         if len(metadatas) > 1:
             _share(context, metadatas)
+        if context.connection is not None and _known(context):
+            _hide(context, metadatas)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -58,16 +62,19 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
         return PriorityDispatchResult.CONTINUE
     trails = [trail for trail in map(trail_of, metadatas_of(context)) if trail is not None]
     _unmark(upgrade_ops.ops)
-    if not trails and not any(isinstance(op, ops.DropTableOp) for op in upgrade_ops.ops):
+    if not trails and not _known(context):
         return PriorityDispatchResult.CONTINUE
     _refuse_translation(context)
     script = script_for(context.dialect)
-    live = Live(script, context.inspector)
+    live = Live(script, context.inspector, context.migration_context.impl.compare_type)
     _leave_out(script, upgrade_ops, trails)
+    histories = {
+        trail: [audited for audited in trail.audited.values() if _included(context, audited)] for trail in trails
+    }
+    following = follow(context, script, live, upgrade_ops, [entry for group in histories.values() for entry in group])
     done: set[Place] = set()
-    for trail in trails:
-        histories = [audited for audited in trail.audited.values() if _included(context, audited)]
-        comparison = Comparison(script, live, trail, histories, done, context.migration_context.impl.compare_type)
+    for trail, group in histories.items():
+        comparison = Comparison(script, live, trail, group, following, done)
         upgrade_ops.ops.extend(comparison.operations())
     return PriorityDispatchResult.CONTINUE
 
@@ -92,6 +99,29 @@ def _share(context: AutogenContext, metadatas: list[sa.MetaData]) -> None:
             elif not (is_trail_table(known) and is_trail_table(table)):
                 return  # left to Alembic, whose error names the table
     context.__dict__.update(sorted_tables=ordered, table_key_to_table=tables)
+
+
+def _known(context: AutogenContext) -> bool:
+    """Tell whether the library knows the database; for another one, models without a trail are left to Alembic."""
+    name = context.dialect.name
+    return name in ("postgresql", "sqlite") or (name in ("mysql", "mariadb") and _is_mariadb(context))
+
+
+def _is_mariadb(context: AutogenContext) -> bool:
+    return bool(getattr(context.dialect, "is_mariadb", False))
+
+
+def _hide(context: AutogenContext, metadatas: list[sa.MetaData]) -> None:
+    """Keep Alembic from reading the trail's tables, whose reflection would double its time."""
+    script = script_for(context.dialect)
+    schemas = {script.known(table.schema) for metadata in metadatas for table in metadata.tables.values()}
+    there = {script.known(schema) for schema in context.inspector.get_schema_names()}
+    marked = script.trail_tables(context.connection, (schemas | {None}) & (there | {None}))  # type: ignore[arg-type]
+
+    def is_data(name: str | None, type_: str, parents: Any) -> bool:
+        return type_ != "table" or (script.known(parents.get("schema_name")), name) not in marked
+
+    context._name_filters.append(is_data)
 
 
 def _unmark(operations: Iterable[ops.MigrateOperation]) -> None:

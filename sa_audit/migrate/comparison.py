@@ -1,24 +1,24 @@
 """One trail compared with the live database: the operations that make the database what the models say.
 
 Alembic's own comparison leaves the trail's tables to this: it would set defaults and constraints in a history, and
-drop what the models no longer have.  Imports operations, plain, script, model, ddl, SQLAlchemy and Alembic.
+drop what the models no longer have.  Imports the operations, columns, plain, script, live, model, ddl, Alembic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import ops
-from sqlalchemy.engine.reflection import Inspector
 
 from ..ddl import TrailObject
-from ..model.history import RESERVED, AuditedTable, Trail
+from ..model.history import AuditedTable, Trail
+from .columns import Result, follow_columns, follow_indexes, indexes_of, type_of
+from .following import Following
+from .history_operations import Name, RenameHistory
+from .live import Live
 from .operations import (
-    AddHistoryColumn,
-    AddHistoryIndex,
     Baseline,
     CreateObjects,
     CreateSchema,
@@ -27,63 +27,10 @@ from .operations import (
     NoteColumns,
     Part,
     ReplaceObject,
+    under_name,
 )
-from .plain import plain_column, plain_table
+from .plain import plain_table
 from .script import Note, Place, Script
-
-
-class Live:
-    """What stands in the database, read when it is asked for."""
-
-    def __init__(self, script: Script, inspector: Inspector) -> None:
-        self.script = script
-        self.inspector = inspector
-        self._schemas: set[str | None] | None = None
-        self._tables: dict[str | None, set[str]] = {}
-
-    def has_schema(self, schema: str | None) -> bool:
-        """Tell whether there is a schema of that name; None is the default one."""
-        if self._schemas is None:
-            self._schemas = set(self.inspector.get_schema_names())
-        return schema is None or schema in self._schemas
-
-    def has_table(self, place: Place) -> bool:
-        """Tell whether there is a table."""
-        schema, name = place
-        if schema not in self._tables:
-            found = self.inspector.get_table_names(schema=schema) if self.has_schema(schema) else []
-            self._tables[schema] = set(found)
-        return name in self._tables[schema]
-
-    def columns(self, place: Place) -> dict[str, Any]:
-        """Give a table's columns by name, as the inspector has them."""
-        schema, name = place
-        return {column["name"]: column for column in self.inspector.get_columns(name, schema=schema)}
-
-    def indexes(self, place: Place) -> set[tuple[str, ...]]:
-        """Give the columns of each of a table's indexes."""
-        schema, name = place
-        return {
-            tuple(column for column in index["column_names"] if column is not None)
-            for index in self.inspector.get_indexes(name, schema=schema)
-        }
-
-    def objects(self, schemas: Iterable[str | None]) -> dict[Any, TrailObject]:
-        """Give the trail objects of some schemas, by what tells them apart."""
-        there = [schema for schema in schemas if self.has_schema(schema)]
-        found = self.script.live(self.inspector.bind, there) if there else []  # type: ignore[arg-type] # a connection
-        return {self.script.key(entry): entry for entry in found}
-
-
-@dataclass(slots=True)
-class Result:
-    """The operations of one trail, in groups that are run in this order."""
-
-    schemas: list[ops.MigrateOperation] = field(default_factory=list)
-    changes: list[ops.MigrateOperation] = field(default_factory=list)
-    created: list[ops.MigrateOperation] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    baselines: list[AuditedTable] = field(default_factory=list)
 
 
 class Comparison:
@@ -94,8 +41,8 @@ class Comparison:
         live: what stands there.
         trail: the trail, complete.
         histories: the audited tables that belong to this migration environment.
+        following: what happens to the audited tables.
         done: places of trail tables that another MetaData's trail has dealt with.
-        compare_type: tells whether a live column's type differs from the model's.
     """
 
     def __init__(
@@ -104,15 +51,16 @@ class Comparison:
         live: Live,
         trail: Trail,
         histories: list[AuditedTable],
+        following: Following,
         done: set[Place],
-        compare_type: Any,
     ) -> None:
         self.script = script
         self.live = live
         self.trail = trail
         self.histories = histories
+        self.following = following
         self.done = done
-        self.compare_type = compare_type
+        self.objects: dict[Any, TrailObject] = {}
 
     def operations(self) -> Iterator[ops.MigrateOperation]:
         """Give the operations, in order."""
@@ -120,17 +68,23 @@ class Comparison:
             return
         result = Result()
         tables = self._tables()
-        missing = [table for table in tables if not self.live.has_table(self.script.place(table))]
-        present = [table for table in tables if table not in missing]
         self._schemas(tables, result)
+        self.objects = self.live.objects({self.script.known(table.schema) for table in tables})
+        renamed = {audited.history: former for audited in self.histories if (former := self._former_name(audited))}
+        missing = [table for table in tables if table not in renamed and not self._stands(table)]
+        present = [table for table in tables if table not in renamed and table not in missing]
         self._objects(present, missing, result)
+        self.live.warm(self.script.place(table) for pair in self.histories for table in (pair.table, pair.history))
         for audited in self.histories:
-            place = self.script.place(audited.history)
+            former = renamed.get(audited.history)
+            if former is not None:
+                self._rename(audited, former, result)
             if audited.history in missing:
                 self._new_history(audited, result)
-            elif audited.history in present:
-                self._columns(audited, place, result)
-                self._indexes(audited, place, result)
+            elif audited.history in tables:
+                place = (self.script.known(audited.history.schema), former or audited.history.name)
+                replaced = follow_columns(self.script, self.live, self.following, audited, place, result)
+                follow_indexes(self.live, audited, place, replaced, result)
         yield from [*result.schemas, *result.changes, *result.created]
         if result.notes:
             yield NoteColumns(self.script, self.trail, result.notes)
@@ -147,7 +101,10 @@ class Comparison:
                 tables.append(table)
         return tables
 
-    # -- what is missing ---------------------------------------------------------------
+    def _stands(self, table: sa.Table) -> bool:
+        return self.live.has_table(self.script.place(table))
+
+    # -- objects -----------------------------------------------------------------------
 
     def _schemas(self, tables: list[sa.Table], result: Result) -> None:
         for schema in dict.fromkeys(self.script.known(table.schema) for table in tables):
@@ -155,36 +112,30 @@ class Comparison:
                 result.schemas.append(CreateSchema(self.script, schema))
 
     def _objects(self, present: list[sa.Table], missing: list[sa.Table], result: Result) -> None:
-        schemas = {self.script.known(table.schema) for table in [*present, *missing, self.trail.transaction]}
-        live = self.live.objects(schemas)
         shared = self.script.shared_objects(self.trail)
         guards = [entry for table in present for entry in self.script.objects_of(table, self.trail)]
-        lacking = [entry for entry in shared if self.script.key(entry) not in live]
-        if self.trail.transaction in missing or (lacking and missing):
-            objects, lacking = lacking, []
-        else:
-            objects = []
-        unguarded = [entry for entry in guards if self.script.key(entry) not in live]
-        if lacking or unguarded:
-            result.changes.append(CreateObjects("guards that are missing", [*lacking, *unguarded]))
+        needed = [entry for entry in shared if self.script.key(entry) not in self.objects]
+        lacking = [entry for entry in guards if self.script.key(entry) not in self.objects]
+        if needed and not missing:
+            needed, lacking = [], [*needed, *lacking]
+        if lacking:
+            result.changes.append(CreateObjects("guards that are missing", lacking))
         for entry in [*shared, *guards]:
-            former = live.get(self.script.key(entry))
+            former = self.objects.get(self.script.key(entry))
             if former is not None and former.definition != entry.definition:
                 result.changes.append(ReplaceObject(former, entry))
-        self._unexpected(present, guards, live, result)
+        self._unexpected(present, guards, result)
         if missing:
             parts = [self._part(table) for table in missing]
-            result.created.append(CreateTrail(self.script, self.trail, objects, parts))
+            result.created.append(CreateTrail(self.script, self.trail, needed, parts))
 
-    def _unexpected(
-        self, present: list[sa.Table], guards: list[TrailObject], live: dict[Any, TrailObject], result: Result
-    ) -> None:
+    def _unexpected(self, present: list[sa.Table], guards: list[TrailObject], result: Result) -> None:
         places = {self.script.place(table) for table in present}
         expected = {self.script.key(entry) for entry in guards}
         former = [
             entry
-            for key, entry in live.items()
-            if key not in expected and entry.kind == "trigger" and (key[1], entry.table) in places
+            for key, entry in self.objects.items()
+            if key not in expected and (key[1], entry.table) in places and _is_ours(entry)
         ]
         if former:
             result.changes.append(DropObjects("what an earlier version left", former))
@@ -212,48 +163,55 @@ class Comparison:
                 table=audited.table.fullname,
                 column_id=number,
                 name=column.name,
-                type=self._type(column.source),
+                type=type_of(self.script, column.source),
                 event="create",
             )
             for number, column in enumerate(audited.columns, 1)
         ]
-        if self.live.has_table(self.script.place(audited.table)):
+        if self._stands(audited.table) or self.script.place(audited.table) in self.following.tables:
             result.baselines.append(audited)
 
-    def _columns(self, audited: AuditedTable, place: Place, result: Result) -> None:
-        """Add columns that the history lacks; rows need a baseline where a new column already holds values."""
-        known = self.live.columns(place)
-        source = self.script.place(audited.table)
-        there = self.live.columns(source) if self.live.has_table(source) else {}
-        for column in audited.recorded:
-            if column.recorded is None or column.name in known or column.name in RESERVED:
-                continue
-            plain = plain_column(column.recorded, self.script.dialect)
-            result.changes.append(AddHistoryColumn(self.script, audited.history, plain))
-            result.notes.append(
-                Note(
-                    table=audited.table.fullname,
-                    column_id=None,
-                    name=column.name,
-                    type=self._type(column.source),
-                    event="create",
-                )
-            )
-            holds = column.name in there or column.source.server_default is not None
-            if holds and there and audited not in result.baselines:
-                result.baselines.append(audited)
+    def _former_name(self, audited: AuditedTable) -> str | None:
+        """Give the name of the history that a renamed table has already, the present one included."""
+        former = self.following.tables.get(self.script.place(audited.table))
+        if former is None:
+            return None
+        name = audited.options.history_table or f"{former}_history"
+        return name if self.live.has_table((self.script.known(audited.history.schema), name)) else None
 
-    def _indexes(self, audited: AuditedTable, place: Place, result: Result) -> None:
+    def _rename(self, audited: AuditedTable, name: str, result: Result) -> None:
+        """Rename a history with its indexes, its key and the guards that have its name in them."""
+        history = audited.history
+        place = (self.script.known(history.schema), name)
+        source = self.following.tables[self.script.place(audited.table)]
         known = self.live.indexes(place)
-        for name, columns in indexes_of(audited.history):
-            if columns not in known:
-                result.changes.append(AddHistoryIndex(audited.history, name, columns))
+        pairs = [(columns, known[columns], index) for index, columns in indexes_of(history) if columns in known]
+        guards = {entry.name for entry in self.script.objects_of(under_name(history, name), self.trail)}
+        standing = [entry for entry in self.objects.values() if entry.table == name and entry.name in guards]
+        drops, creates = self.script.carried(standing, self.script.objects_of(history, self.trail))
+        if name == history.name:
+            drops, creates = (), ()
+        key = history.primary_key.name
+        former = Name(
+            table=name,
+            source=f"{audited.table.schema}.{source}" if audited.table.schema else source,
+            key=self.live.key(place),
+            indexes=tuple(index for _columns, index, _name in pairs),
+            objects=tuple(drops),
+            comment=self.live.comment(place) if self.script.dialect.supports_comments else None,
+        )
+        now = Name(
+            table=history.name,
+            source=audited.table.fullname,
+            key=str(key) if isinstance(key, str) else None,
+            indexes=tuple(index for _columns, _former, index in pairs),
+            objects=tuple(creates),
+            comment=history.comment,
+        )
+        columns = [columns for columns, _former, _index in pairs]
+        result.changes.append(RenameHistory(self.script, self.trail, history, former, now, columns))
 
-    def _type(self, column: sa.Column[Any]) -> str:
-        return str(column.type.compile(self.script.dialect))
 
-
-def indexes_of(table: sa.Table) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Give name and columns of each index of a trail table, in the order of the names."""
-    for index in sorted(table.indexes, key=lambda index: str(index.name)):
-        yield str(index.name), tuple(column.name for column in index.columns)
+def _is_ours(entry: TrailObject) -> bool:
+    """Tell a trigger that an earlier version of the library made from one of the user's."""
+    return entry.kind == "trigger" and entry.name.startswith(("sa_audit_", f"{entry.table}_guard_"))

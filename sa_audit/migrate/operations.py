@@ -1,7 +1,6 @@
-"""The steps of a migration that concern the trail, each with its reverse and its line in ``alembic check``.
+"""The operations that make the trail, each with its reverse and its line in ``alembic check``.
 
-A :class:`TrailOperation` says its steps in terms of Alembic's own operations; performing runs them and rendering
-prints them, so that a migration holds core calls only.  Imports model, ddl, errors, SQLAlchemy and Alembic.
+Imports steps, script, model, ddl, SQLAlchemy and Alembic.
 """
 
 from __future__ import annotations
@@ -11,133 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import Operations, ops
+from alembic.operations import ops
 
 from ..ddl import TrailObject
-from ..ddl.objects import spoken
 from ..model.history import AuditedTable, Trail
 from ..model.names import short_name
 from .script import Note, Script
-from .text import escaped, section
-
-DOWNGRADE = "sa_audit.downgrade"
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Comment lines of a migration."""
-
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Steps of a downgrade, and those with ``alembic -x sa_audit.downgrade=archive``."""
-
-    otherwise: tuple[Step, ...]
-    archive: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IfMissing:
-    """A column to add where the database has no ``ADD COLUMN IF NOT EXISTS``."""
-
-    table: sa.Table
-    column: str
-    step: ops.MigrateOperation
-
-
-Step = ops.MigrateOperation | Remark | Choice | IfMissing
-
-
-class ExecuteText(ops.ExecuteSQLOp):
-    """One SQL statement, printed so that it can be read."""
-
-    def __init__(self, sql: str) -> None:
-        super().__init__(escaped(spoken(sql)))
-
-    def reverse(self) -> ops.MigrateOperation:
-        """Give nothing: what is undone is undone by the operation that this is a step of."""
-        return Nothing()
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Say what is run."""
-        return ("sa_audit", "execute", self.sqltext)
-
-
-class RenameTable(ops.RenameTableOp):
-    """A table's new name, with both directions."""
-
-    def reverse(self) -> RenameTable:
-        """Give the way back."""
-        return RenameTable(self.new_table_name, self.table_name, schema=self.schema)
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Say which table gets which name."""
-        return ("sa_audit", "rename_table", self.schema, self.table_name, self.new_table_name)
-
-
-class RenameColumn(ops.AlterColumnOp):
-    """A column's new name, with both directions."""
-
-    def __init__(self, table: str, former: str, name: str, *, schema: str | None, column: sa.Column[Any]) -> None:
-        default = column.server_default
-        super().__init__(
-            table,
-            former,
-            schema=schema,
-            existing_type=column.type,
-            existing_nullable=column.nullable,
-            existing_server_default=default if isinstance(default, sa.DefaultClause) else False,
-            existing_comment=column.comment,
-            modify_name=name,
-        )
-        self.column = column
-
-    def has_changes(self) -> bool:
-        """Tell that it changes something."""
-        return True
-
-    def reverse(self) -> RenameColumn:
-        """Give the way back."""
-        name = self.modify_name or self.column_name
-        return RenameColumn(self.table_name, name, self.column_name, schema=self.schema, column=self.column)
-
-    def to_diff_tuple(self) -> Any:
-        """Say which column gets which name."""
-        return [("sa_audit", "rename_column", self.schema, self.table_name, self.column_name, self.modify_name)]
-
-
-class TrailOperation(ops.MigrateOperation):
-    """The root of what the library adds to a migration."""
-
-    def steps(self, revision: str | None) -> Iterator[Step]:
-        """Give what it does.
-
-        Args:
-            revision: the identifier of the migration, where it is known.
-        """
-        raise NotImplementedError
-
-    def reverse(self) -> ops.MigrateOperation:
-        """Give what undoes it; as a rule nothing, since nothing that is recorded is taken back."""
-        return Nothing()
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Say what it does, for ``alembic check``."""
-        raise NotImplementedError
-
-
-class Nothing(TrailOperation):
-    """The reverse of what stays."""
-
-    def steps(self, revision: str | None) -> Iterator[Step]:
-        """Give nothing."""
-        return iter(())
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Say so."""
-        return ("sa_audit", "nothing")
+from .steps import DOWNGRADE, Choice, ExecuteText, Nothing, Remark, RenameTable, Step, TrailOperation
+from .text import section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,77 +279,24 @@ class NoteColumns(TrailOperation):
         return ("sa_audit", "note", *(f"{note.table}.{note.name}" for note in self.notes))
 
 
-class AddHistoryColumn(TrailOperation):
-    """A further column of a history.  It stays on downgrade, since it may hold recorded values."""
+class PossibleRename(TrailOperation):
+    """The remark that a drop and an addition may be meant as a rename."""
 
-    def __init__(self, script: Script, table: sa.Table, column: sa.Column[Any]) -> None:
-        self.script = script
-        self.table = table
-        self.column = column
-
-    def steps(self, revision: str | None) -> Iterator[Step]:
-        """Add it, unless an earlier upgrade has."""
-        add = ops.AddColumnOp(self.table.name, self.column, schema=self.table.schema)
-        if not self.script.adds_columns_if_missing:
-            yield IfMissing(self.table, self.column.name, add)
-            return
-        add.if_not_exists = True
-        yield add
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Name the column."""
-        return ("sa_audit", "add_history_column", self.table.fullname, self.column.name, self.column.type)
-
-
-class AddHistoryIndex(TrailOperation):
-    """A further index of a history."""
-
-    def __init__(self, table: sa.Table, name: str, columns: Sequence[str]) -> None:
-        self.table = table
-        self.name = name
-        self.columns = tuple(columns)
+    def __init__(self, hint: str, renames: Sequence[str]) -> None:
+        self.hint = hint
+        self.renames = tuple(renames)
 
     def steps(self, revision: str | None) -> Iterator[Step]:
-        """Create it, unless an earlier upgrade has."""
-        yield ops.CreateIndexOp(
-            self.name,
-            self.table.name,
-            list(self.columns),
-            schema=self.table.schema,
-            unique=False,
-            if_not_exists=True,
+        """Say what to call for each."""
+        lines = [f"#   alembic -x {self.hint}={rename} revision --autogenerate" for rename in self.renames]
+        yield Remark(
+            (
+                "# sa_audit: below, a column goes and another comes.  Its recorded values stay under the old name.",
+                "# If it only gets another name, write this revision again by",
+                *lines,
+            )
         )
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """Name the index."""
-        return ("sa_audit", "add_history_index", self.table.fullname, self.name)
-
-
-def perform(operations: Operations, operation: TrailOperation) -> None:
-    """Run the steps of an operation, as the file that is rendered from it would."""
-    for step in operation.steps(None):
-        _run(operations, step)
-
-
-def _run(operations: Operations, step: Step) -> None:
-    if isinstance(step, ops.MigrateOperation):
-        operations.invoke(step)
-    elif isinstance(step, Choice):
-        for entry in step.archive if _archives(operations) else step.otherwise:
-            _run(operations, entry)
-    elif isinstance(step, IfMissing) and not _has_column(operations, step):
-        operations.invoke(step.step)
-
-
-def _archives(operations: Operations) -> bool:
-    environment = operations.migration_context.environment_context
-    given: Any = environment.get_x_argument(as_dictionary=True) if environment is not None else {}
-    return bool(given.get(DOWNGRADE) == "archive")
-
-
-def _has_column(operations: Operations, step: IfMissing) -> bool:
-    if operations.migration_context.as_sql:
-        return False
-    inspector = sa.inspect(operations.get_bind())
-    columns = inspector.get_columns(step.table.name, schema=step.table.schema)
-    return step.column in {column["name"] for column in columns}
+        """Name the columns."""
+        return ("sa_audit", "possible_rename", *self.renames)

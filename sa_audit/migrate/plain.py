@@ -105,7 +105,8 @@ def _public(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     """Give the public type in place of a driver's own subclass of it, a general one where the database sees no more."""
     if not _is_core(type(type_)) or _general(type(type_)):
         return type_
-    classes = [class_ for class_ in type(type_).__mro__ if _general(class_) or _particular(class_)]
+    named = [class_ for class_ in type(type_).__mro__ if "__visit_name__" in vars(class_)]
+    classes = [class_ for class_ in named if _general(class_) or _particular(class_)]
     forms: list[TypeEngine[Any]] = [type_.adapt(class_) for class_ in classes]
     text = type_.compile(dialect)
     same = [form for form in forms if form.compile(dialect) == text]

@@ -13,7 +13,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 
-from .operations import DOWNGRADE, Choice, ExecuteText, IfMissing, Remark, RenameTable, Step, TrailOperation
+from .steps import DOWNGRADE, Choice, ExecuteText, IfMissing, Remark, RenameTable, Step, TrailOperation
 from .text import python_string
 
 

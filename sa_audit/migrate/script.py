@@ -32,7 +32,7 @@ class Note:
         column_id: its column's number, or None to take the next free one.
         name: the column.
         type: its type as the database names it.
-        event: ``create``, ``rename`` or ``retype``.
+        event: ``create``, ``rename``, ``retype`` or ``drop``.
         former: the name under which the column has its number already, or None.
     """
 
@@ -120,6 +120,10 @@ class Script(ABC):
     @abstractmethod
     def live(self, connection: Connection, schemas: Iterable[str | None]) -> list[TrailObject]:
         """Read the trail objects of some schemas from the catalog: their definitions, and text to make them again."""
+
+    @abstractmethod
+    def trail_tables(self, connection: Connection, schemas: Iterable[str | None]) -> set[Place]:
+        """Give the tables of trails that stand in some schemas, also those that no model has any more."""
 
     def live_sequences(self, connection: Connection, schemas: Iterable[str | None]) -> list[TrailObject]:
         """Give the sequences of ``audit_id`` that stand in some schemas."""

@@ -15,7 +15,7 @@ from ..ddl import TrailObject
 from ..ddl.backend import MESSAGE
 from ..model.history import AuditedTable, Trail
 from ..model.names import short_name
-from .script import Script, bare_object
+from .script import Place, Script, bare_object
 
 
 class MariaDBScript(Script):
@@ -36,8 +36,7 @@ class MariaDBScript(Script):
             if inspector.has_table("audit_epoch", schema=schema)
         ]
         rows = connection.execute(_TRIGGERS, {"schemas": names})
-        triggers = [self._trigger(row) for row in rows if "_guard_" in row.name or "sa_audit" in row.name]
-        return [*self.live_sequences(connection, schemas), *epochs, *triggers]
+        return [*self.live_sequences(connection, schemas), *epochs, *(self._trigger(row) for row in rows)]
 
     def _trigger(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
         schema = self.known(row.schema_name)
@@ -55,6 +54,11 @@ class MariaDBScript(Script):
             drop=(f"DROP TRIGGER IF EXISTS {quoted}",),
             definition=f"{row.timing} {row.event} {row.body.strip()}",
         )
+
+    def trail_tables(self, connection: Connection, schemas: Iterable[str | None]) -> set[Place]:
+        """Ask for the comment by which the tables are marked."""
+        names = [schema or self.default_schema for schema in schemas]
+        return {(self.known(row.schema_name), row.name) for row in connection.execute(_MARKED, {"schemas": names})}
 
     # -- steps -----------------------------------------------------------------------
 
@@ -116,4 +120,9 @@ _TRIGGERS = sa.text(
     "SELECT TRIGGER_SCHEMA AS schema_name, EVENT_OBJECT_TABLE AS table_name, TRIGGER_NAME AS name,"
     " ACTION_TIMING AS timing, EVENT_MANIPULATION AS event, ACTION_STATEMENT AS body"
     " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA IN :schemas"
+).bindparams(sa.bindparam("schemas", expanding=True))
+
+_MARKED = sa.text(
+    "SELECT TABLE_SCHEMA AS schema_name, TABLE_NAME AS name FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA IN :schemas AND TABLE_TYPE = 'BASE TABLE' AND left(TABLE_COMMENT, 9) = 'sa_audit:'"
 ).bindparams(sa.bindparam("schemas", expanding=True))

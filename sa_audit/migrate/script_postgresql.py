@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ..ddl import TrailObject
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition
 from ..model.history import AuditedTable, Trail
-from .script import Script
+from .script import Place, Script
 
 HINT: Final = "To keep it under another name: alembic -x sa_audit.downgrade=archive downgrade ..."
 
@@ -84,6 +84,11 @@ class PostgreSQLScript(Script):
     ) -> tuple[Sequence[TrailObject], Sequence[TrailObject]]:
         """Leave all of them."""
         return (), ()
+
+    def trail_tables(self, connection: Connection, schemas: Iterable[str | None]) -> set[Place]:
+        """Ask for the comment by which the tables are marked."""
+        wanted = {schema or self.default_schema for schema in schemas}
+        return {(self.known(row.schema), row.name) for row in connection.execute(_MARKED) if row.schema in wanted}
 
     # -- steps -----------------------------------------------------------------------
 
@@ -183,4 +188,9 @@ _TRIGGERS = sa.text(
     " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS f ON f.oid = p.pronamespace"
     " WHERE NOT t.tgisinternal AND (starts_with(t.tgname, 'sa_audit_') OR starts_with(t.tgname, 'AA_sa_audit_'))"
+)
+
+_MARKED = sa.text(
+    "SELECT n.nspname AS schema, c.relname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE c.relkind IN ('r', 'p') AND starts_with(obj_description(c.oid, 'pg_class'), 'sa_audit:')"
 )

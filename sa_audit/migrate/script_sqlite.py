@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from ..ddl import TrailObject
 from ..ddl.backend import MESSAGE
 from ..model.history import AuditedTable, Trail
-from .script import Script
+from .script import Place, Script
 
 _HEAD: Final = re.compile(
     r"\s*CREATE\s+TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?"
@@ -59,8 +59,16 @@ class SQLiteScript(Script):
                 definition=_HEAD.sub("", row.sql, count=1).strip(),
             )
             for row in connection.execute(sa.text(statement))
-            if "_guard_" in row.name or "sa_audit" in row.name
         ]
+
+    def trail_tables(self, connection: Connection, schemas: Iterable[str | None]) -> set[Place]:
+        """Look for the guards, since there are no comments here."""
+        return {
+            (self.known(schema), str(entry.table))
+            for schema in schemas
+            for entry in self._triggers(connection, schema)
+            if entry.table and entry.name == f"{entry.table}_guard_update" and MESSAGE in entry.definition
+        }
 
     # -- steps -----------------------------------------------------------------------
 

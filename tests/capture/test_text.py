@@ -74,6 +74,7 @@ WRITES = [
     "begin not atomic update account set x = 1; end",
 ]
 READS = [
+    "do $$ begin if exists (select from account where x <> 'b') then raise exception 'no'; end if; end $$",
     "select * from account",
     "select * from account for update",
     "select * from account for no key update",
