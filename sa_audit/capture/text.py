@@ -79,6 +79,8 @@ def _targets(tokens: list[str]) -> set[str]:
     if not words or (words[0] in _DEFINES and not _makes_table(words)):
         return set()
     if words[0] in _BLOCKS and words[1:2] != [";"]:
+        if words[0] in ("do", "begin") and not any(_VERB.search(token) for token in tokens[1:]):
+            return set()
         # what a block or a prepared statement does may stand in its strings
         return {name for token in tokens for name in re.findall(r"\w+", token.lower())}
     found: set[str] = set()

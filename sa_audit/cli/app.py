@@ -32,6 +32,7 @@ from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .settings import find_settings, open_engine
+from .templates import make_environment, template_path
 
 
 class _Commands(TyperGroup):
@@ -270,6 +271,26 @@ class _Place:
 
     engine: sa.Engine
     models: Models
+
+
+Template = Annotated[str, typer.Option("--template", metavar="NAME", help="generic, async or pyproject.")]
+
+
+@app.command("init")
+def init(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where the migrations are to stand.")],
+    template: Template = "generic",
+) -> None:
+    """Make an Alembic environment that writes the trail's tables and guards."""
+    make_environment(directory, template)
+
+
+@app.command("template-path")
+def show_template_path(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="generic, async or pyproject.")],
+) -> None:
+    """Print where a template stands, for alembic init -t."""
+    typer.echo(str(template_path(name)))
 
 
 @contextmanager

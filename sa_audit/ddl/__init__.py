@@ -5,5 +5,6 @@ Imports model only.
 
 from . import events
 from .backend import Backend, Batch, Entry, Image, Recorded, Target, backend_for
+from .objects import TrailObject
 
-__all__ = ["Backend", "Batch", "Entry", "Image", "Recorded", "Target", "backend_for", "events"]
+__all__ = ["Backend", "Batch", "Entry", "Image", "Recorded", "Target", "TrailObject", "backend_for", "events"]

@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from ..model.types import BigId, UTCDateTime
+from .objects import TrailObject, statements
 
 CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
 MESSAGE: Final = "sa_audit: the trail is append-only"
@@ -122,8 +123,18 @@ class Backend(ABC):
     # -- guards ------------------------------------------------------------------
 
     @abstractmethod
+    def guard_objects(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
+    ) -> list[TrailObject]:
+        """Give the objects that make a table of the trail append-only."""
+
+    def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give the objects that the guards of all tables need, to be made before the tables."""
+        return []
+
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give the statements that make a table of the trail append-only, one statement each."""
+        return statements(self.guard_objects(table, trail, schemas, default_schema))
 
     @abstractmethod
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
@@ -131,11 +142,11 @@ class Backend(ABC):
 
     def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give statements that create what the guards need, before their tables are made."""
-        return []
+        return statements(self.shared_objects(trail, schemas, default_schema))
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give statements that remove it again, after the last table of the trail was dropped."""
-        return []
+        return [text for entry in self.shared_objects(trail, schemas, default_schema) for text in entry.drop]
 
     # -- state of a connection -----------------------------------------------------
 

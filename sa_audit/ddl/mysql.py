@@ -31,6 +31,7 @@ from .backend import (
     internal,
     moment_parameter,
 )
+from .objects import TrailObject, spoken
 
 
 class MariaDB(Backend):
@@ -44,44 +45,59 @@ class MariaDB(Backend):
 
     # -- guards ------------------------------------------------------------------
 
-    def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Create the epochs, the first one open; an epoch can only be closed, and stays."""
+    def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give the epochs, the first one open; an epoch can only be closed, and stays."""
         name = self._beside(trail, schemas, "audit_epoch")
         refuse = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{MESSAGE}: {{}} on audit_epoch refused'"
         delete, update = (self._beside(trail, schemas, f"audit_epoch_guard_{event}") for event in ("delete", "update"))
         return [
-            f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
-            "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
-            f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
-            f"CREATE TRIGGER IF NOT EXISTS {delete} BEFORE DELETE ON {name} FOR EACH ROW\n{refuse.format('DELETE')}",
-            f"CREATE TRIGGER IF NOT EXISTS {update} BEFORE UPDATE ON {name} FOR EACH ROW\n"
-            f"IF NEW.epoch <> OLD.epoch OR NEW.closed < OLD.closed THEN {refuse.format('UPDATE')}; END IF",
+            TrailObject(
+                kind="table",
+                schema=schemas.get(trail.transaction.schema, trail.transaction.schema),
+                name="audit_epoch",
+                create=(
+                    f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
+                    "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
+                    f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
+                    f"CREATE TRIGGER IF NOT EXISTS {delete} BEFORE DELETE ON {name} FOR EACH ROW\n"
+                    f"{refuse.format('DELETE')}",
+                    f"CREATE TRIGGER IF NOT EXISTS {update} BEFORE UPDATE ON {name} FOR EACH ROW\n"
+                    "IF NEW.epoch <> OLD.epoch OR NEW.closed < OLD.closed THEN\n"
+                    f"    {refuse.format('UPDATE')};\nEND IF",
+                ),
+                drop=(f"DROP TABLE IF EXISTS {name}",),
+                definition="",
+                shared=True,
+            )
         ]
 
-    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the epochs."""
-        return [f"DROP TABLE IF EXISTS {self._beside(trail, schemas, 'audit_epoch')}"]
-
-    def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+    def guard_objects(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
+    ) -> list[TrailObject]:
         """Give guards of UPDATE and DELETE (REPLACE is a DELETE), and what fits an inserted row to its transaction."""
-        name = self.table_name(table, schemas)
-        statements = []
+        bodies = {}
         for event in ("UPDATE", "DELETE"):
             message = f"{MESSAGE}: {event} on {table.name} refused"[:128].replace("'", "''")
-            statements.append(
-                f"CREATE TRIGGER {self._trigger(table, schemas, event)} BEFORE {event} ON {name} FOR EACH ROW\n"
-                f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
-            )
-        body = None
+            bodies[event] = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
         if table is trail.transaction:
-            body = self._transaction_body(trail, schemas)
+            bodies["INSERT"] = self._transaction_body(trail, schemas)
         elif table is not trail.column:
-            body = self._history_body(table, trail, schemas, default_schema)
-        if body is not None:
-            statements.append(
-                f"CREATE TRIGGER {self._trigger(table, schemas, 'INSERT')} BEFORE INSERT ON {name} FOR EACH ROW\n{body}"
-            )
-        return statements
+            bodies["INSERT"] = self._history_body(table, trail, schemas, default_schema)
+        return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
+
+    def _guard(self, table: sa.Table, schemas: SchemaMap, event: str, body: str) -> TrailObject:
+        quoted = self._trigger(table, schemas, event)
+        return TrailObject(
+            kind="trigger",
+            schema=schemas.get(table.schema, table.schema),
+            table=table.name,
+            name=short_name(f"{table.name}_guard_{event.lower()}"),
+            create=(
+                f"CREATE TRIGGER {quoted} BEFORE {event} ON {self.table_name(table, schemas)} FOR EACH ROW\n{body}",
+            ),
+            drop=(f"DROP TRIGGER IF EXISTS {quoted}",),
+            definition=f"BEFORE {event} {spoken(body)}",
+        )
 
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the three triggers."""

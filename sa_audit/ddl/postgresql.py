@@ -29,7 +29,15 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .postgresql_functions import drop_unused, guard_function, history_function, transaction_function
+from .objects import TrailObject, spoken
+from .postgresql_functions import (
+    drop_unused,
+    function_definition,
+    guard_function,
+    history_function,
+    transaction_function,
+    trigger_definition,
+)
 
 # Types whose text no setting changes, or that text_form() spells itself.
 EXACT_TEXT = (
@@ -51,45 +59,81 @@ class PostgreSQL(Backend):
 
     # -- guards ------------------------------------------------------------------
 
-    def before_transaction_table(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+    def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
         """Give the guard functions, versioned by name, in the schema of the trail."""
-        schema = self._schema(trail.transaction, schemas, default_schema)
+        real = self._real_schema(trail.transaction, schemas, default_schema)
+        schema = self.quote(real)
         table = f"{schema}.{self.quote('audit_transaction')}"
+        texts = {
+            "sa_audit_guard_v1": guard_function(schema),
+            "sa_audit_transaction_v1": transaction_function(schema, table),
+            "sa_audit_history_v1": history_function(schema, table),
+        }
         return [
-            guard_function(schema),
-            transaction_function(schema, table),
-            history_function(schema, table),
+            TrailObject(
+                kind="function",
+                schema=real,
+                name=name,
+                create=(text,),
+                drop=(drop_unused(f"{schema}.{name}()"),),
+                definition=function_definition(spoken(text)),
+                shared=True,
+            )
+            for name, text in texts.items()
         ]
 
-    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the guard functions, unless another MetaData's tables in that schema use them."""
-        schema = self._schema(trail.transaction, schemas, default_schema)
-        names = ("sa_audit_guard_v1", "sa_audit_transaction_v1", "sa_audit_history_v1")
-        return [drop_unused(f"{schema}.{name}()") for name in names]
-
-    def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+    def guard_objects(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
+    ) -> list[TrailObject]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
-        name = self._qualified(table, schemas, default_schema)
-        schema = self._schema(trail.transaction, schemas, default_schema)
-        statements = [
-            f"CREATE TRIGGER sa_audit_guard_row BEFORE UPDATE OR DELETE ON {name}\n"
-            f"FOR EACH ROW EXECUTE FUNCTION {schema}.sa_audit_guard_v1()",
-            f"CREATE TRIGGER sa_audit_guard_truncate BEFORE TRUNCATE ON {name}\n"
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.sa_audit_guard_v1()",
-            f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_row",
-            f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER sa_audit_guard_truncate",
+        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", "sa_audit_guard_v1", 27)
+        truncate = ("BEFORE TRUNCATE", "FOR EACH STATEMENT", "sa_audit_guard_v1", 34)
+        objects = [
+            self._trigger("sa_audit_guard_row", table, trail, (schemas, default_schema), *row, always=True),
+            self._trigger("sa_audit_guard_truncate", table, trail, (schemas, default_schema), *truncate, always=True),
         ]
         if table is trail.transaction:
-            statements.append(
-                f"CREATE TRIGGER sa_audit_insert BEFORE INSERT ON {name}\n"
-                f"FOR EACH ROW EXECUTE FUNCTION {schema}.sa_audit_transaction_v1()"
-            )
+            entry = ("BEFORE INSERT", "FOR EACH ROW", "sa_audit_transaction_v1", 7)
+            objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *entry))
         elif table is not trail.column:
-            statements.append(
-                f"CREATE TRIGGER sa_audit_insert AFTER INSERT ON {name} REFERENCING NEW TABLE AS inserted\n"
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.sa_audit_history_v1()"
+            rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
+            objects.append(
+                self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")
             )
-        return statements
+        return objects
+
+    def _trigger(
+        self,
+        name: str,
+        table: sa.Table,
+        trail: Trail,
+        place: tuple[SchemaMap, str | None],
+        when: str,
+        each: str,
+        function: str,
+        code: int,
+        *,
+        always: bool = False,
+        new_table: str | None = None,
+    ) -> TrailObject:
+        """Give a trigger; ``code`` is its ``tgtype`` in the catalog."""
+        on = self._qualified(table, *place)
+        real = self._real_schema(trail.transaction, *place)
+        rows = f" REFERENCING NEW TABLE AS {new_table}" if new_table else ""
+        create = [
+            f"CREATE TRIGGER {name} {when} ON {on}{rows}\n{each} EXECUTE FUNCTION {self.quote(real)}.{function}()"
+        ]
+        if always:
+            create.append(f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {name}")
+        return TrailObject(
+            kind="trigger",
+            schema=self._real_schema(table, *place),
+            table=table.name,
+            name=name,
+            create=tuple(create),
+            drop=(f"DROP TRIGGER IF EXISTS {name} ON {on}",),
+            definition=trigger_definition(code, "A" if always else "O", f"{real}.{function}", new_table),
+        )
 
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the three triggers."""
@@ -97,9 +141,11 @@ class PostgreSQL(Backend):
         triggers = ("sa_audit_guard_row", "sa_audit_guard_truncate", "sa_audit_insert")
         return [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
 
+    def _real_schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
+        return schemas.get(table.schema, table.schema) or default_schema or "public"
+
     def _schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
-        schema = schemas.get(table.schema, table.schema) or default_schema or "public"
-        return self.quote(schema)
+        return self.quote(self._real_schema(table, schemas, default_schema))
 
     def _qualified(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
         return f"{self._schema(table, schemas, default_schema)}.{self.quote(table.name)}"

@@ -87,3 +87,20 @@ EXCEPTION
         NULL; -- the trail of another MetaData stands in this schema, too
 END
 $sa_audit$"""
+
+
+def function_definition(text: str) -> str:
+    """Give what is compared of a function, from the text that creates it; the body is stored as it is sent."""
+    _head, body, _tail = text.split("$sa_audit$")
+    security = "definer" if "SECURITY DEFINER" in _head else "invoker"
+    return catalog_definition(body, security, ["search_path=pg_catalog, pg_temp"])
+
+
+def catalog_definition(body: str, security: str, settings: list[str]) -> str:
+    """Give the same from ``prosrc``, ``prosecdef`` and ``proconfig``."""
+    return f"security {security}, {'; '.join(settings) or 'no settings'}{body}"
+
+
+def trigger_definition(code: int, enabled: str, function: str, new_table: str | None) -> str:
+    """Give what is compared of a trigger: ``tgtype``, ``tgenabled``, the function, ``tgnewtable``."""
+    return f"type {code}, enabled {enabled}, function {function}, new table {new_table or '-'}"

@@ -30,6 +30,7 @@ from .backend import (
     SchemaMap,
     Target,
 )
+from .objects import TrailObject, spoken
 
 MAX_PARAMETERS = 30_000
 MOMENT, DOCUMENT = UTCDateTime(), sa.JSON(none_as_null=True)
@@ -65,32 +66,46 @@ class SQLite(Backend):
 
     # -- guards ------------------------------------------------------------------
 
-    def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+    def guard_objects(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
+    ) -> list[TrailObject]:
         """Give guards of UPDATE, DELETE and REPLACE, and what fits an inserted row to its transaction."""
-        prefix, bare = self._names(table, schemas)
+        _prefix, bare = self._names(table, schemas)
         key = self.quote(next(iter(table.primary_key.columns)).name)
         said = table.name.replace("'", "''")
         refuse = {
-            event: f"SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');"
+            event: f"BEGIN\n    SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');\nEND"
             for event in ("UPDATE", "DELETE", "REPLACE")
         }
-        statements = [
-            f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_update')} BEFORE UPDATE ON {bare}\n"
-            f"BEGIN\n    {refuse['UPDATE']}\nEND",
-            f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_delete')} BEFORE DELETE ON {bare}\n"
-            f"BEGIN\n    {refuse['DELETE']}\nEND",
-            f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_replace')} BEFORE INSERT ON {bare}\n"
-            f"WHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
-            f"BEGIN\n    {refuse['REPLACE']}\nEND",
-        ]
+        bodies = {
+            "guard_update": f"BEFORE UPDATE ON {bare}\n{refuse['UPDATE']}",
+            "guard_delete": f"BEFORE DELETE ON {bare}\n{refuse['DELETE']}",
+            "guard_replace": (
+                f"BEFORE INSERT ON {bare}\nWHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
+                f"{refuse['REPLACE']}"
+            ),
+        }
         unfit = _UNFIT_ENTRY if table is trail.transaction else _UNFIT_ROW if table is not trail.column else None
         if unfit is not None:
             condition, words = unfit
-            statements.append(
-                f"CREATE TRIGGER {prefix}{self.quote(f'{table.name}_guard_insert')} BEFORE INSERT ON {bare}\n"
-                f"WHEN {condition}\nBEGIN\n    SELECT RAISE(ABORT, 'sa_audit: {words}');\nEND"
+            bodies["guard_insert"] = (
+                f"BEFORE INSERT ON {bare}\nWHEN {condition}\nBEGIN\n    SELECT RAISE(ABORT, 'sa_audit: {words}');\nEND"
             )
-        return statements
+        return [self._guard(table, schemas, suffix, body) for suffix, body in bodies.items()]
+
+    def _guard(self, table: sa.Table, schemas: SchemaMap, suffix: str, body: str) -> TrailObject:
+        prefix, _bare = self._names(table, schemas)
+        name = f"{table.name}_{suffix}"
+        quoted = self.quote(name)
+        return TrailObject(
+            kind="trigger",
+            schema=schemas.get(table.schema, table.schema),
+            table=table.name,
+            name=name,
+            create=(f"CREATE TRIGGER {prefix}{quoted} {body}",),
+            drop=(f"DROP TRIGGER IF EXISTS {prefix}{quoted}",),
+            definition=spoken(body),
+        )
 
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the four triggers."""

@@ -81,6 +81,7 @@ WRITES = [
     "set statement max_statement_time = 10 for delete from account",
 ]
 READS = [
+    "do $$ begin if exists (select from account where x <> 'b') then raise exception 'no'; end if; end $$",
     "select * from account",
     "select * from account for update",
     "select * from account for no key update",

@@ -1,0 +1,217 @@
+"""One trail compared with the live database: the operations that make the database what the models say.
+
+Alembic's own comparison leaves the trail's tables to this: it would set defaults and constraints in a history, and
+drop what the models no longer have.  Imports the operations, columns, plain, script, live, model, ddl, Alembic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import ops
+
+from ..ddl import TrailObject
+from ..model.history import AuditedTable, Trail
+from .columns import Result, follow_columns, follow_indexes, indexes_of, type_of
+from .following import Following
+from .history_operations import Name, RenameHistory
+from .live import Live
+from .operations import (
+    Baseline,
+    CreateObjects,
+    CreateSchema,
+    CreateTrail,
+    DropObjects,
+    NoteColumns,
+    Part,
+    ReplaceObject,
+    under_name,
+)
+from .plain import plain_table
+from .script import Note, Place, Script
+
+
+class Comparison:
+    """The comparison of one trail.
+
+    Args:
+        script: the database's.
+        live: what stands there.
+        trail: the trail, complete.
+        histories: the audited tables that belong to this migration environment.
+        following: what happens to the audited tables.
+        done: places of trail tables that another MetaData's trail has dealt with.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        live: Live,
+        trail: Trail,
+        histories: list[AuditedTable],
+        following: Following,
+        done: set[Place],
+    ) -> None:
+        self.script = script
+        self.live = live
+        self.trail = trail
+        self.histories = histories
+        self.following = following
+        self.done = done
+        self.objects: dict[Any, TrailObject] = {}
+
+    def operations(self) -> Iterator[ops.MigrateOperation]:
+        """Give the operations, in order."""
+        if not self.histories:
+            return
+        result = Result()
+        tables = self._tables()
+        self._schemas(tables, result)
+        self.objects = self.live.objects({self.script.known(table.schema) for table in tables})
+        renamed = {audited.history: former for audited in self.histories if (former := self._former_name(audited))}
+        missing = [table for table in tables if table not in renamed and not self._stands(table)]
+        present = [table for table in tables if table not in renamed and table not in missing]
+        self._objects(present, missing, result)
+        self.live.warm(self.script.place(table) for pair in self.histories for table in (pair.table, pair.history))
+        for audited in self.histories:
+            former = renamed.get(audited.history)
+            if former is not None:
+                self._rename(audited, former, result)
+            if audited.history in missing:
+                self._new_history(audited, result)
+            elif audited.history in tables:
+                place = (self.script.known(audited.history.schema), former or audited.history.name)
+                replaced = follow_columns(self.script, self.live, self.following, audited, place, result)
+                follow_indexes(self.live, audited, place, replaced, result)
+        yield from [*result.schemas, *result.changes, *result.created]
+        if result.notes:
+            yield NoteColumns(self.script, self.trail, result.notes)
+        if result.baselines:
+            yield Baseline(self.script, result.baselines)
+
+    def _tables(self) -> list[sa.Table]:
+        """Give the trail's tables that nobody has dealt with yet."""
+        tables = []
+        for table in [self.trail.transaction, self.trail.column, *(audited.history for audited in self.histories)]:
+            place = self.script.place(table)
+            if place not in self.done:
+                self.done.add(place)
+                tables.append(table)
+        return tables
+
+    def _stands(self, table: sa.Table) -> bool:
+        return self.live.has_table(self.script.place(table))
+
+    # -- objects -----------------------------------------------------------------------
+
+    def _schemas(self, tables: list[sa.Table], result: Result) -> None:
+        for schema in dict.fromkeys(self.script.known(table.schema) for table in tables):
+            if schema is not None and not self.live.has_schema(schema):
+                result.schemas.append(CreateSchema(self.script, schema))
+
+    def _objects(self, present: list[sa.Table], missing: list[sa.Table], result: Result) -> None:
+        shared = self.script.shared_objects(self.trail)
+        guards = [entry for table in present for entry in self.script.objects_of(table, self.trail)]
+        needed = [entry for entry in shared if self.script.key(entry) not in self.objects]
+        lacking = [entry for entry in guards if self.script.key(entry) not in self.objects]
+        if needed and not missing:
+            needed, lacking = [], [*needed, *lacking]
+        if lacking:
+            result.changes.append(CreateObjects("guards that are missing", lacking))
+        for entry in [*shared, *guards]:
+            former = self.objects.get(self.script.key(entry))
+            if former is not None and former.definition != entry.definition:
+                result.changes.append(ReplaceObject(former, entry))
+        self._unexpected(present, guards, result)
+        if missing:
+            parts = [self._part(table) for table in missing]
+            result.created.append(CreateTrail(self.script, self.trail, needed, parts))
+
+    def _unexpected(self, present: list[sa.Table], guards: list[TrailObject], result: Result) -> None:
+        places = {self.script.place(table) for table in present}
+        expected = {self.script.key(entry) for entry in guards}
+        former = [
+            entry
+            for key, entry in self.objects.items()
+            if key not in expected and (key[1], entry.table) in places and _is_ours(entry)
+        ]
+        if former:
+            result.changes.append(DropObjects("what an earlier version left", former))
+
+    def _part(self, table: sa.Table) -> Part:
+        source = next((audited.table for audited in self.histories if audited.history is table), None)
+        title = "who changed audited data, when and why"
+        if source is not None:
+            title = f"history of {source.fullname}"
+        elif table is self.trail.column:
+            title = "since when each column is recorded"
+        return Part(
+            title=title,
+            table=plain_table(table, self.script.dialect),
+            indexes=tuple(indexes_of(table)),
+            objects=tuple(self.script.objects_of(table, self.trail)),
+            source=source,
+        )
+
+    # -- histories -----------------------------------------------------------------------
+
+    def _new_history(self, audited: AuditedTable, result: Result) -> None:
+        result.notes += [
+            Note(
+                table=audited.table.fullname,
+                column_id=number,
+                name=column.name,
+                type=type_of(self.script, column.source),
+                event="create",
+            )
+            for number, column in enumerate(audited.columns, 1)
+        ]
+        if self._stands(audited.table) or self.script.place(audited.table) in self.following.tables:
+            result.baselines.append(audited)
+
+    def _former_name(self, audited: AuditedTable) -> str | None:
+        """Give the name of the history that a renamed table has already, the present one included."""
+        former = self.following.tables.get(self.script.place(audited.table))
+        if former is None:
+            return None
+        name = audited.options.history_table or f"{former}_history"
+        return name if self.live.has_table((self.script.known(audited.history.schema), name)) else None
+
+    def _rename(self, audited: AuditedTable, name: str, result: Result) -> None:
+        """Rename a history with its indexes, its key and the guards that have its name in them."""
+        history = audited.history
+        place = (self.script.known(history.schema), name)
+        source = self.following.tables[self.script.place(audited.table)]
+        known = self.live.indexes(place)
+        pairs = [(columns, known[columns], index) for index, columns in indexes_of(history) if columns in known]
+        guards = {entry.name for entry in self.script.objects_of(under_name(history, name), self.trail)}
+        standing = [entry for entry in self.objects.values() if entry.table == name and entry.name in guards]
+        drops, creates = self.script.carried(standing, self.script.objects_of(history, self.trail))
+        if name == history.name:
+            drops, creates = (), ()
+        key = history.primary_key.name
+        former = Name(
+            table=name,
+            source=f"{audited.table.schema}.{source}" if audited.table.schema else source,
+            key=self.live.key(place),
+            indexes=tuple(index for _columns, index, _name in pairs),
+            objects=tuple(drops),
+            comment=self.live.comment(place) if self.script.dialect.supports_comments else None,
+        )
+        now = Name(
+            table=history.name,
+            source=audited.table.fullname,
+            key=str(key) if isinstance(key, str) else None,
+            indexes=tuple(index for _columns, _former, index in pairs),
+            objects=tuple(creates),
+            comment=history.comment,
+        )
+        columns = [columns for columns, _former, _index in pairs]
+        result.changes.append(RenameHistory(self.script, self.trail, history, former, now, columns))
+
+
+def _is_ours(entry: TrailObject) -> bool:
+    """Tell a trigger that an earlier version of the library made from one of the user's."""
+    return entry.kind == "trigger" and entry.name.startswith(("sa_audit_", f"{entry.table}_guard_"))

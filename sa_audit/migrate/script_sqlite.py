@@ -1,0 +1,141 @@
+"""SQLite: migrations whose refusal is a check constraint, the catalog read from ``sqlite_master``.
+
+Imports of ddl the text helpers only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..ddl import TrailObject
+from ..ddl.backend import MESSAGE
+from ..model.history import AuditedTable, Trail
+from .script import Place, Script
+
+_HEAD: Final = re.compile(
+    r"\s*CREATE\s+TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?"
+    r"(?:(?:\"(?:[^\"]|\"\")*\"|\[[^\]]*\]|`[^`]*`|[\w$]+)\s*\.\s*)?"
+    r"(?:\"(?:[^\"]|\"\")*\"|\[[^\]]*\]|`[^`]*`|[\w$]+)\s+",
+    re.IGNORECASE,
+)
+
+
+class SQLiteScript(Script):
+    """Migrations on SQLite."""
+
+    adds_columns_if_missing: ClassVar[bool] = False
+    retypes: ClassVar[bool] = False
+
+    def known(self, schema: str | None) -> str | None:
+        """Give a schema's name, None for the main one."""
+        return None if schema == "main" else schema
+
+    def sequence(self, trail: Trail) -> TrailObject | None:
+        """Give nothing: the rowid serves."""
+        return None
+
+    # -- the catalog -----------------------------------------------------------------
+
+    def live(self, connection: Connection, schemas: Iterable[str | None]) -> list[TrailObject]:
+        """Read the triggers."""
+        return [entry for schema in schemas for entry in self._triggers(connection, schema)]
+
+    def _triggers(self, connection: Connection, schema: str | None) -> list[TrailObject]:
+        prefix = f"{self.quote(schema)}." if schema else ""
+        statement = f"SELECT name, tbl_name, sql FROM {prefix}sqlite_master WHERE type = 'trigger'"
+        return [
+            TrailObject(
+                kind="trigger",
+                schema=schema,
+                table=row.tbl_name,
+                name=row.name,
+                create=(row.sql,),
+                drop=(f"DROP TRIGGER IF EXISTS {prefix}{self.quote(row.name)}",),
+                definition=_HEAD.sub("", row.sql, count=1).strip(),
+            )
+            for row in connection.execute(sa.text(statement))
+        ]
+
+    def trail_tables(self, connection: Connection, schemas: Iterable[str | None]) -> set[Place]:
+        """Look for the guards, since there are no comments here."""
+        return {
+            (self.known(schema), str(entry.table))
+            for schema in schemas
+            for entry in self._triggers(connection, schema)
+            if entry.table and entry.name == f"{entry.table}_guard_update" and MESSAGE in entry.definition
+        }
+
+    # -- steps -----------------------------------------------------------------------
+
+    def create_schema(self, schema: str) -> str:
+        """Give a statement that fails with the reason: a schema is an attached file, which only the user can name."""
+        return f"PRAGMA {self.quote(schema)}.schema_version"
+
+    def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
+        """Count into a temporary table whose check is named by what it says."""
+        counts = [
+            (history.fullname, f"SELECT count(*) FROM {self.name_of(history)} WHERE audit_op <> 'B'")
+            for history in histories
+        ]
+        if entries is not None:
+            condition = "reason IS NULL OR reason NOT LIKE 'sa_audit: baseline%'"
+            counts.append((entries.fullname, f"SELECT count(*) FROM {self.name_of(entries)} WHERE {condition}"))
+        checks = ",\n".join(
+            f"    n{number} INTEGER CONSTRAINT {_check(name)}\n        CHECK (n{number} = 0)"
+            for number, (name, _count) in enumerate(counts, 1)
+        )
+        values = ",\n".join(f"    ({count})" for _name, count in counts)
+        return [
+            "DROP TABLE IF EXISTS temp.sa_audit_recorded",
+            f"CREATE TEMPORARY TABLE sa_audit_recorded (\n{checks}\n)",
+            f"INSERT INTO sa_audit_recorded SELECT\n{values}",
+            "DROP TABLE temp.sa_audit_recorded",
+        ]
+
+    def baseline(self, tables: Sequence[AuditedTable], reason: str) -> list[str]:
+        """Write the entry, and then the rows of each table; there is no other writer."""
+        trail = tables[0].trail
+        entries = self.name_of(trail.transaction)
+        exists = "\n    OR ".join(f"EXISTS (SELECT 1 FROM {self.name_of(audited.table)})" for audited in tables)
+        entry = (
+            f"INSERT INTO {entries} (recorded_at, reason)\nSELECT\n"
+            "    max(strftime('%Y-%m-%d %H:%M:%f000', 'now'), "
+            f"coalesce((SELECT max(recorded_at) FROM {entries}), '')),\n"
+            f"    {self.literal(reason)}\nWHERE {exists}"
+        )
+        return [entry, *(self._rows(audited, entries) for audited in tables)]
+
+    def _rows(self, audited: AuditedTable, entries: str) -> str:
+        return (
+            f"INSERT INTO {self.name_of(audited.history)} (\n{self.copied(audited)}\n)\n"
+            f"SELECT\n{self.copies(audited, 't')}\nFROM {self.name_of(audited.table)} AS t\n"
+            f"JOIN {entries} AS entry ON entry.id = (SELECT max(id) FROM {entries})"
+        )
+
+    def closed(self, table: sa.Table, trail: Trail) -> TrailObject:
+        """Refuse INSERT by a trigger."""
+        name = f"{table.name}_guard_closed"
+        prefix = f"{self.quote(table.schema)}." if table.schema else ""
+        message = self.literal(f"{MESSAGE}: INSERT on {table.name} refused")
+        return TrailObject(
+            kind="trigger",
+            schema=table.schema,
+            table=table.name,
+            name=name,
+            create=(
+                f"CREATE TRIGGER {prefix}{self.quote(name)} BEFORE INSERT ON {self.quote(table.name)}\n"
+                f"BEGIN\n    SELECT RAISE(ABORT, {message});\nEND",
+            ),
+            drop=(f"DROP TRIGGER IF EXISTS {prefix}{self.quote(name)}",),
+            definition="",
+        )
+
+
+def _check(name: str) -> str:
+    said = f"sa_audit: {name} holds recorded history and is not dropped; -x sa_audit.downgrade=archive keeps it"
+    return '"' + said.replace('"', '""') + '"'
