@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import IntegrityFinding, MalformedProof
-from .merkle import Frontier, leaf_hash, node_hash
+from .merkle import Frontier, node_hash
 from .types import DIGEST_SIZE, MAX_SIZE, Digest
 
 HEIGHT: Final = 8
@@ -73,10 +73,6 @@ class Tile:
                 f"tile {self.level}/{self.index} lacks hashes: expected {start + count}, got {self.width}"
             )
         return _root([self.hash(each) for each in range(start, start + count)])
-
-    def frontier(self) -> Frontier:
-        """Give the frontier of a tree whose leaf hashes are those of the tile."""
-        return Frontier().append(self.hashes())
 
 
 def _root(hashes: list[Digest]) -> Digest:
@@ -206,8 +202,3 @@ def frontier_of_tiles(size: int, read: TileReader) -> Frontier:
             raise IntegrityFinding(f"tile {level}/{index} lacks hashes: expected {width}, got {tile.width}")
         hashes += Frontier().append(tile.hashes()[:width]).hashes
     return Frontier(size, tuple(hashes))
-
-
-def leaf_hashes(entries: Sequence[bytes]) -> list[Digest]:
-    """Give the leaf hashes of encoded entries."""
-    return [leaf_hash(entry) for entry in entries]

@@ -463,6 +463,7 @@ def _manifest(**changes: Any) -> bytes:
         [("manifest.json", _manifest(files=[{"name": "a", "size": 1, "sha256": "x"}]))],
         [("manifest.json", _manifest())],
         [("manifest.json", _manifest()), ("checkpoint.txt", b"")],
+        [("manifest.json", _manifest(files=[{"name": name, "size": 1, "sha256": "0" * 64} for name in "ba"]))],
         [("manifest.json", _manifest()), ("../etc/passwd", b"")],
         [("manifest.json", _manifest()), ("/etc/passwd", b"")],
         [("manifest.json", _manifest()), ("a/.hidden", b"")],
@@ -477,6 +478,24 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, files: list[tuple[str, byt
         check_bundle(tmp_path / "b.zip", POLICY)
     with pytest.raises(Bad):
         Bundle(str(tmp_path / "b.zip"), policy_of(str(LOG.verifier)))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_part_that_is_packed_otherwise_is_refused(bundle: Path, tmp_path: Path, method: int) -> None:
+    """Stored or deflated, and nothing else; nor encrypted."""
+    with zipfile.ZipFile(bundle) as archive, zipfile.ZipFile(tmp_path / "b.zip", "w", method) as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    with pytest.raises(MalformedProof, match="is encrypted, or neither stored nor deflated"):
+        check_bundle(tmp_path / "b.zip", POLICY)
+    with pytest.raises(Bad, match="a part of another kind"):
+        Bundle(str(tmp_path / "b.zip"), policy_of(str(LOG.verifier)))
+
+
+def test_ranges_that_overlap_are_joined(tmp_path: Path) -> None:
+    """The manifest holds ranges that don't touch."""
+    path = log().write(tmp_path / "b.zip", ranges=[(5, 9), (0, 3), (2, 5), (20, 30), (22, 25)])
+    assert check_bundle(path, POLICY).ranges == ((0, 9), (20, 30))
 
 
 def test_a_file_twice_is_refused(bundle: Path, tmp_path: Path) -> None:

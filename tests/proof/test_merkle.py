@@ -209,6 +209,16 @@ def test_a_tree_does_not_shrink() -> None:
         check_consistency(2, 1, bytes(32), bytes(32), [])
 
 
+def test_a_tree_of_no_leaves_has_one_root() -> None:
+    """On either side of a proof, and between two of them."""
+    root = leaf_hash(b"")
+    check_consistency(0, 0, EMPTY_ROOT, EMPTY_ROOT, [])
+    check_consistency(0, 1, EMPTY_ROOT, root, [])
+    for old, new, old_root, new_root in ((0, 0, root, root), (0, 0, EMPTY_ROOT, root), (0, 1, root, root)):
+        with pytest.raises(IntegrityFinding):
+            check_consistency(old, new, old_root, new_root, [])
+
+
 # -- tiles -------------------------------------------------------------------------------
 
 
@@ -295,6 +305,33 @@ def test_another_tile_than_asked_for_is_found() -> None:
     for wrong in (shelf.tiles[0, 1], Tile(0, 0, shelf.tiles[0, 0].data[:64])):
         with pytest.raises(IntegrityFinding, match="tile 0/0 with 256 hashes was expected"):
             NodesOfTiles(600, lambda level, index, width, wrong=wrong: wrong)(0, 1)  # type: ignore[misc]  # a default
+
+
+def test_a_tile_that_is_too_narrow_is_found() -> None:
+    """Wherever hashes are taken from it."""
+    shelf = Shelf()
+    shelf.append(entries(300))
+    narrow = Tile(0, 1, shelf.tiles[0, 1].data[:-32])
+    with pytest.raises(IntegrityFinding, match="expected 44, got 43"):
+        frontier_of_tiles(300, lambda level, index, width: narrow if level == 0 else shelf.tiles[level, index])
+    with pytest.raises(IntegrityFinding, match="expected 44, got 43"):
+        narrow.subtree(2, 10)
+
+
+def test_looking_up_hashes_keeps_few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is given up, and read again when it is asked for."""
+    monkeypatch.setattr("sa_audit.proof.tiles.KEPT", 2)
+    shelf, read = Shelf(), []
+    shelf.append(entries(1200))
+
+    def reading(level: int, index: int, width: int) -> Tile:
+        read.append(index)
+        return shelf.read(level, index, width)
+
+    nodes = NodesOfTiles(1200, reading)
+    for index in (0, 256, 0, 512, 256, 0):
+        assert nodes(0, index) == leaf_hash(entries(1200)[index])
+    assert read == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize(("level", "index", "data"), [(8, 0, bytes(32)), (-1, 0, bytes(32)), (0, -1, bytes(32))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,31 @@ def test_the_printed_form_can_be_compared_by_eye() -> None:
     digits = printed.removeprefix(signed.format())
     assert digits == signed.cosign(WITNESSES["north"], time=5).printed().rpartition("\n")[0].rpartition("\n")[2] + "\n"
     assert len(digits.removeprefix("digest: ").replace(" ", "").strip()) == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": {"north": Group(threshold=1, members=("south",))}}, "gives a name twice"),
+        ({"groups": {"none": Group(threshold=1, members=("south",))}}, "the name none"),
+        ({"quorum": "west"}, "the quorum 'west'"),
+        ({"groups": {"g": Group(threshold=1, members=("west",))}}, "a member that is unknown or used already"),
+        ({"groups": {"g": Group(threshold=2, members=("north",))}}, "asks for 2 of 1"),
+        ({"logs": tuple(Signer.generate(f"log{i}").verifier for i in range(65))}, "more than 64 lines of one sort"),
+        ({"logs": (OLD.verifier, OLD.verifier)}, "stands twice"),
+    ],
+)
+def test_a_policy_that_breaks_a_rule_is_not_made(changes: dict[str, Any], message: str) -> None:
+    """However it comes to be."""
+    witnesses = {name: witness_verifier(signer.verifier) for name, signer in WITNESSES.items()}
+    given: dict[str, Any] = {"logs": (OLD.verifier,), "witnesses": witnesses}
+    with pytest.raises(MalformedProof, match=message):
+        Policy(**{**given, **changes})
+
+
+def test_a_threshold_is_a_number() -> None:
+    """Or `all`, or `any`; anything else names its line."""
+    witness = witness_verifier(WITNESSES["north"].verifier)
+    for word in ("most", "\u0661", "1000"):
+        with pytest.raises(MalformedProof, match="line 2 of the policy asks for"):
+            Policy.parse(f"witness w {witness}\ngroup g {word} w\nquorum g\n")

@@ -70,8 +70,10 @@ def test_its_parts_are_joined_to_one_program() -> None:
 
 @pytest.mark.parametrize("case", cases("canonical", "values"))
 def test_a_form_is_recognised(case: dict[str, str]) -> None:
-    """Each form of the vectors is one of its type."""
-    values.check_form(case["type"], cbor.decode(raw(case["form"])))
+    """Each form of the vectors is one of its type, and has the same text."""
+    item = cbor.decode(raw(case["form"]))
+    values.check_form(case["type"], item)
+    assert values.text(case["type"], item) == case["text"]
 
 
 @pytest.mark.parametrize("case", cases("canonical", "refused"))

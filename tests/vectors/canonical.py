@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from sa_audit.proof import Array, Interval, form
-from sa_audit.proof.cbor import encode
+from sa_audit.proof.cbor import decode, encode
+from sa_audit.proof.readable import text_of
 from tests.vectors.samples import DESCRIPTOR, RENAMED, SALT, UTC, encoded_row, history_values
 
 ZONE = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -53,6 +54,15 @@ VALUES: list[tuple[str, Any]] = [
     *(("text[]", value) for value in ([""], ["a,b"], ["a", "b"], [None])),
 ]
 
+FORMS: list[tuple[str, Any]] = [
+    *(("instant", item) for item in ("Infinity", "-Infinity", -62_135_596_800_000_001, 253_402_300_800_000_000)),
+    *(("datetime", item) for item in ("Infinity", -62_135_596_800_000_000, 253_402_300_799_999_999)),
+    *(("date", item) for item in ("-Infinity", -719_163, -719_162, 2_932_896, 2_932_897)),
+    *(("time", item) for item in (-1, 86_400_000_000, 86_400_000_001, 3_020_399_000_000)),
+    *(("timetz", item) for item in ([86_400_000_000, -3600], [-1, 0])),
+]
+"""Forms that a database gives, and that no Python value has."""
+
 NULLS = ("int", "text", "float64", "json", "bytes", "int[]", "stored", "interval")
 """NULL has the form null whatever its type."""
 
@@ -90,6 +100,12 @@ def described(value: Any) -> str:
     return ascii(value)
 
 
+def value_case(type_: str, said: str, item: Any) -> dict[str, Any]:
+    """Give a value with its form, and its text in a readable file."""
+    encoded = encode(item)
+    return {"type": type_, "value": said, "form": encoded.hex(), "text": text_of(type_, decode(encoded))}
+
+
 def canonical() -> dict[str, Any]:
     """Give the vectors of ``canonical.md``."""
     rows = [
@@ -104,11 +120,9 @@ def canonical() -> dict[str, Any]:
     ]
     return {
         "values": [
-            *({"type": type_, "value": "NULL", "form": encode(form(type_, None)).hex()} for type_ in NULLS),
-            *(
-                {"type": type_, "value": described(value), "form": encode(form(type_, value)).hex()}
-                for type_, value in VALUES
-            ),
+            *(value_case(type_, "NULL", form(type_, None)) for type_ in NULLS),
+            *(value_case(type_, described(value), form(type_, value)) for type_, value in VALUES),
+            *(value_case(type_, f"as stored: {described(item)}", item) for type_, item in FORMS),
         ],
         "descriptors": [
             {"name": name, "encoded": schema.encode().hex(), "digest": schema.digest.hex()}
