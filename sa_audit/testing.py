@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from .ddl import backend_for
+from .ddl.capture import created, dropped
 from .ddl.events import run, schemas_of
 from .ddl.events import unguarded as _unguarded
 from .errors import ConfigurationError
-from .model.history import Trail, known_trails
+from .model.history import AUDITED, AuditedTable, Trail, known_trails
 
 __all__ = ["unguarded"]
 
@@ -80,3 +81,12 @@ def _execute(connection: Connection, trail: Trail, table: sa.Table, *, lift: boo
         run(connection, backend.unguards(table, schemas, default))
     else:
         run(connection, backend.guards(table, trail, schemas, default))
+    audited = table.info.get(AUDITED)
+    if isinstance(audited, AuditedTable) and audited.by_trigger and _is_there(connection, audited.table):
+        fixtures = [entry for entry in backend.capture(audited, schemas, default) if entry.fixture]
+        run(connection, dropped(fixtures) if lift else created(fixtures))
+
+
+def _is_there(connection: Connection, table: sa.Table) -> bool:
+    schema = schemas_of(connection).get(table.schema, table.schema)
+    return sa.inspect(connection).has_table(table.name, schema=schema)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests import databases, servers
+from tests.captures import captured_by, default_capture
 from tests.databases import CAPABILITIES, Database, Server
 
 _run_directory = pytest.StashKey[Path | None]()
@@ -29,13 +30,33 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that asks for a database on all of them, or on those that its `only_on` mark names."""
+    """Run each test that asks for a database on all of them, or on those that its `only_on` mark names.
+
+    A test with the mark `both_captures` runs with session capture and with trigger capture, unless it has the mark
+    `session_capture` as well.
+    """
+    closest = metafunc.definition.get_closest_marker
+    if closest("both_captures") is not None and closest("session_capture") is None:
+        metafunc.parametrize("capture", ["session", "trigger"], indirect=True)
     if "database" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("only_on")
     every_server = metafunc.definition.get_closest_marker("every_server") is not None
     names = databases.parameters(every_server=every_server, only=mark.args if mark else ())
     metafunc.parametrize("database", names, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def capture(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Who writes the history of models that don't say so: "session", or "trigger"."""
+    mode: str = getattr(request, "param", default_capture())
+    if request.node.get_closest_marker("session_capture") is not None:
+        mode = "session"
+    where = str(getattr(request.node, "callspec", None) and request.node.callspec.params)
+    if mode == "trigger" and ("sqlite" in where or "mariadb" in where):
+        pytest.skip("there is no trigger capture here yet")
+    with captured_by(mode):
+        yield mode
 
 
 @pytest.fixture

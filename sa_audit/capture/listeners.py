@@ -19,11 +19,11 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
-from ..ddl.backend import INTERNAL, backend_for, noted_trails
+from ..ddl.backend import INTERNAL, backend_for, is_supported, noted_trails
 from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, audited_of, known_trails
-from . import foreign_keys, inserts, parents, statements, unit_of_work
+from . import by_trigger, foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
 from .keys import links_by_key
 from .recording import begin_operation, fail_closed, present_recording, recording_on
@@ -57,7 +57,7 @@ def _before_execute(
 ) -> tuple[Any, Any, Any]:
     """Take a DML statement on an audited table in hand; everything else passes as it came."""
     if isinstance(element, Compiled):
-        _refuse_compiled(connection, element)
+        _refuse_compiled(connection, element, options)
     write = _written(element)
     if write is None or INTERNAL in options:
         return element, multiparams, params
@@ -65,6 +65,10 @@ def _before_execute(
     audited = audited_target(write)
     if audited is None:
         refuse_other_name(connection, write.table)
+        return _begin_parent(connection, element, write, rows, options), multiparams, params
+    if audited.by_trigger:
+        with fail_closed(connection):
+            by_trigger.admit_write(connection, audited, options)
         return _begin_parent(connection, element, write, rows, options), multiparams, params
     flush = unit_of_work.current_flush()
     if flush is not None and "compiled_cache" not in options and not _removes_links(audited, element, rows):
@@ -88,16 +92,18 @@ def _removes_links(audited: AuditedTable, element: Any, rows: list[Any]) -> bool
     )
 
 
-def _refuse_compiled(connection: Connection, element: Compiled) -> None:
+def _refuse_compiled(connection: Connection, element: Compiled, options: Any) -> None:
     """Refuse DML that was compiled before it is executed: it can't be narrowed to the rows that were read."""
     write = _written(element.statement)
     audited = audited_target(write) if write is not None else None
-    if audited is not None:
+    if audited is not None and audited.by_trigger:
+        by_trigger.admit_write(connection, audited, options)
+    elif audited is not None:
         raise UnauditedWrite(
             f"a compiled {type(write).__name__.lower()} on {audited.table.fullname} can't be recorded: "
             "execute the statement itself"
         )
-    if write is not None:
+    elif write is not None:
         refuse_other_name(connection, write.table)
 
 
@@ -124,7 +130,7 @@ def _begin_parent(connection: Connection, element: Any, write: Any, rows: list[A
     if parent is None:
         return element
     with fail_closed(connection):
-        for audited in map(audited_of, foreign_keys.closure(parent.table)):
+        for audited in map(foreign_keys.session_audited, foreign_keys.closure(parent.table)):
             if audited is not None:
                 unit_of_work.record_so_far(connection, audited)
         return _replace(element, write, parents.begin(connection, parent, write, rows, options))
@@ -204,7 +210,7 @@ def _after_execute(
 def _refuse_replaced(element: UpdateBase) -> None:
     """Refuse a statement that was not the one to be recorded when it came by before it was executed."""
     audited = audited_target(element)
-    if audited is not None:
+    if audited is not None and not audited.by_trigger:
         raise UnauditedWrite(
             f"a before_execute listener replaced the {element.__visit_name__} on {audited.table.fullname} "
             "after it had been read, so what it changed is not known: change statements in before_cursor_execute, or "
@@ -226,6 +232,10 @@ def _take(pending: list[Any], element: Any) -> Any:
 def _handle_error(context: Any) -> None:
     """Take back what was recorded before a statement that then failed."""
     connection = context.connection
+    execution = context.execution_context
+    if connection is not None and execution is not None and not context.is_disconnect:
+        written = _written(execution.compiled.statement) if execution.compiled is not None else None
+        by_trigger.name_missing(connection, written, context.original_exception)
     recording = present_recording(connection) if connection is not None else None
     if recording is None or not recording.pending or context.is_disconnect:
         return
@@ -252,7 +262,7 @@ def _do_orm_execute(state: ORMExecuteState) -> Any:
     if not isinstance(element, Insert) or not element._returning:
         return None
     audited = audited_target(element)
-    if audited is None:
+    if audited is None or audited.by_trigger:
         return None
     added: list[Any] = [column for column in audited.key if not is_returned(element, column)]
     if any(updates(clause) for clause in upsert_clauses(element)):
@@ -272,6 +282,7 @@ def _before_cursor_execute(
     if context is not None and INTERNAL in context.execution_options:
         return
     compiled = context.compiled if context is not None else None
+    by_trigger.tell(connection, sql, context)
     if compiled is not None and not isinstance(compiled.statement, TextClause | TextualSelect | sa.DDL):
         if context.isddl:
             return
@@ -280,7 +291,8 @@ def _before_cursor_execute(
             _refuse_hidden(element)
         if not has_text:
             return
-    for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect)):
+    truncate = is_supported(connection.dialect) and backend_for(connection.dialect).records_truncate
+    for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect), truncate=truncate):
         if holds_history(connection, audited):
             raise UnauditedWrite(
                 f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "
@@ -302,6 +314,8 @@ def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
 
 def _refuse_hidden(element: UpdateBase) -> None:
     audited = audited_target(element)
+    if audited is not None and audited.by_trigger:
+        return
     if audited is not None or parents.parent_of(element) is not None:
         table = audited.table if audited is not None else element.table
         raise UnauditedWrite(

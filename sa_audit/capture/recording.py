@@ -38,6 +38,15 @@ class OpenEntry:
     savepoints: list[str]
 
 
+@dataclass(slots=True)
+class Told:
+    """What the database was told of who writes, the savepoints in which that was, and one table of each trail."""
+
+    context: Context
+    savepoints: list[str]
+    targets: list[Target]
+
+
 _operation: contextvars.ContextVar[object | None] = contextvars.ContextVar("sa_audit_operation", default=None)
 
 
@@ -69,6 +78,8 @@ class Recording:
     locked: bool = False
     changed: bool = False
     pending: list[Any] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    token: str = ""
     bulk: BulkOperation | None = None
 
     def next_flush(self) -> int:
@@ -100,13 +111,17 @@ class Recording:
     def rolled_back(self, name: str) -> None:
         """Forget entries that were born inside a savepoint that is gone."""
         self.entries = [known for known in self.entries if name not in known.savepoints]
+        if self.backend.told_rolls_back:
+            self.told = [known for known in self.told if name not in known.savepoints]
+        else:
+            self.told.clear()
         self.changed = False  # the locks taken inside it may be gone, too
 
     def released(self, name: str) -> None:
         """Hand entries of a released savepoint to what encloses it."""
-        for known in self.entries:
-            if name in known.savepoints:
-                known.savepoints.remove(name)
+        for savepoints in (known.savepoints for held in (self.entries, self.told) for known in held):
+            if name in savepoints:
+                savepoints.remove(name)
 
 
 def recording_on(connection: Connection) -> Recording:
@@ -326,7 +341,7 @@ def missing_tables_named(connection: Connection, target: Target) -> Iterator[Non
         yield
     except DBAPIError as error:
         abandon(connection)
-        missing = None if error.connection_invalidated else _missing_table(connection, target)
+        missing = None if error.connection_invalidated else missing_table(connection, target)
         if missing is None:
             raise
         raise CaptureMissing(
@@ -335,7 +350,7 @@ def missing_tables_named(connection: Connection, target: Target) -> Iterator[Non
         ) from error
 
 
-def _missing_table(connection: Connection, target: Target) -> str | None:
+def missing_table(connection: Connection, target: Target) -> str | None:
     """Look for the trail's tables through the driver, since the connection's transaction has ended."""
     backend = backend_for(connection.dialect)
     fairy = connection.connection

@@ -5,5 +5,6 @@ Imports model only.
 
 from . import events
 from .backend import Backend, Batch, Entry, Image, Recorded, Target, backend_for
+from .capture import CaptureObject
 
-__all__ = ["Backend", "Batch", "Entry", "Image", "Recorded", "Target", "backend_for", "events"]
+__all__ = ["Backend", "Batch", "CaptureObject", "Entry", "Image", "Recorded", "Target", "backend_for", "events"]

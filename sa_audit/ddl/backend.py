@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from ..model.types import BigId, UTCDateTime
+from .capture import CaptureObject
 
 CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
 MESSAGE: Final = "sa_audit: the trail is append-only"
@@ -137,6 +138,49 @@ class Backend(ABC):
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give statements that remove it again, after the last table of the trail was dropped."""
         return []
+
+    # -- trigger capture -----------------------------------------------------------
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give what all captured tables of a trail use; it is made before their guards."""
+        return []
+
+    @abstractmethod
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give what records one table: made when the table and its history are there."""
+
+    @abstractmethod
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Give the trigger or table that recording needs and the database lacks, such as "table t"; or None."""
+
+    @abstractmethod
+    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+        """Tell the database who writes from here on, and why, until the transaction ends.
+
+        Args:
+            connection: the connection.
+            targets: one captured table of each trail in the database.
+            claims: what the application says: the keys of :data:`CLAIMS`.
+            token: names the transaction, for databases that can't tell theirs apart.
+        """
+
+    def hush(self, connection: Connection, targets: Sequence[Target]) -> None:  # noqa: B027 (nothing by default)
+        """Take back what was told, before the transaction ends; where the database does not do so by itself."""
+
+    tells_always: ClassVar[bool] = False
+    """Whether a transaction is told apart from the next only by what the session says, be it nothing."""
+
+    tells_anywhere: ClassVar[bool] = True
+    """Whether it can be said in a database that has no trail, without an error."""
+
+    told_rolls_back: ClassVar[bool] = True
+    """Whether what was told inside a savepoint goes with it."""
+
+    selects_write: ClassVar[bool] = True
+    """Whether a SELECT can call a function that writes."""
+
+    records_truncate: ClassVar[bool] = True
+    """Whether a trigger sees TRUNCATE."""
 
     # -- state of a connection -----------------------------------------------------
 
@@ -353,6 +397,11 @@ def noted_trails(dialect: Dialect) -> list[Trail]:
     Several MetaData of one process can describe tables of the same name, in other databases.
     """
     return list(dialect.__dict__.get(_NOTED, ()))
+
+
+def is_supported(dialect: Dialect) -> bool:
+    """Tell whether there is a backend for a dialect."""
+    return dialect.name in ("postgresql", "sqlite") or bool(getattr(dialect, "is_mariadb", False))
 
 
 def backend_for(dialect: Dialect) -> Backend:

@@ -7,13 +7,14 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
+from ..errors import ConfigurationError
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.names import short_name
 from ..model.types import UTCDateTime
@@ -30,6 +31,9 @@ from .backend import (
     internal,
     moment_parameter,
 )
+from .capture import CaptureObject
+
+_NO_TRIGGERS = "{0} has capture='trigger', which is not in this release of sa_audit on MariaDB: use capture='session'"
 
 
 class MariaDB(Backend):
@@ -126,6 +130,19 @@ END"""
         SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: history row without its transaction';
     END IF;
 END"""
+
+    # -- trigger capture -----------------------------------------------------------
+
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Refuse."""
+        raise ConfigurationError(_NO_TRIGGERS.format(audited.table.fullname))
+
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Refuse."""
+        raise ConfigurationError(_NO_TRIGGERS.format(target.audited.table.fullname))
+
+    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+        """Say nothing, since nothing is recorded."""
 
     # -- state ---------------------------------------------------------------------
 

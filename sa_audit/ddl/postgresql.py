@@ -7,14 +7,15 @@ Every text can be cast back to its column's type.  Imports model and SQLAlchemy 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.engine import Connection
 
-from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.history import AUDITED, AuditedTable, RecordedColumn, Trail
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
@@ -29,6 +30,8 @@ from .backend import (
     internal,
     moment_parameter,
 )
+from .capture import CaptureObject
+from .postgresql_capture import ROW_TRIGGER, SPEAK, history_guard, shared_objects, table_objects
 from .postgresql_functions import drop_unused, guard_function, history_function, transaction_function
 
 # Types whose text no setting changes, or that text_form() spells itself.
@@ -62,7 +65,11 @@ class PostgreSQL(Backend):
         """Drop the guard functions, unless another MetaData's tables in that schema use them."""
         schema = self._schema(trail.transaction, schemas, default_schema)
         names = ("sa_audit_guard_v1", "sa_audit_transaction_v1", "sa_audit_history_v1")
-        return [drop_unused(f"{schema}.{name}()") for name in names]
+        capture = ("sa_audit_history_row_v1()", "sa_audit_entry_v1(boolean, boolean)", "sa_audit_context_v1(json)")
+        return [
+            *(drop_unused(f"{schema}.{name}()") for name in names),
+            drop_unused(*(f"{schema}.{signature}" for signature in capture)),
+        ]
 
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
@@ -81,6 +88,8 @@ class PostgreSQL(Backend):
                 f"CREATE TRIGGER sa_audit_insert BEFORE INSERT ON {name}\n"
                 f"FOR EACH ROW EXECUTE FUNCTION {schema}.sa_audit_transaction_v1()"
             )
+        elif _captured(table):
+            statements.append(history_guard(name, schema))
         elif table is not trail.column:
             statements.append(
                 f"CREATE TRIGGER sa_audit_insert AFTER INSERT ON {name} REFERENCING NEW TABLE AS inserted\n"
@@ -93,6 +102,65 @@ class PostgreSQL(Backend):
         name = self._qualified(table, schemas, default_schema)
         triggers = ("sa_audit_guard_row", "sa_audit_guard_truncate", "sa_audit_insert")
         return [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
+
+    # -- trigger capture -------------------------------------------------------------
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give the functions that all captured tables of a trail use."""
+        schema = self._schema(trail.transaction, schemas, default_schema)
+        return shared_objects(schema, self._qualified(trail.transaction, schemas, default_schema))
+
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give a table's capture function, its row trigger and its truncate trigger."""
+        table, history, transaction = audited.table, audited.history, audited.trail.transaction
+        names = {
+            "schema": schemas.get(table.schema, table.schema) or default_schema or "public",
+            "name": table.name,
+            "table": self._qualified(table, schemas, default_schema),
+            "history": self._qualified(history, schemas, default_schema),
+            "history_schema": self._schema(history, schemas, default_schema),
+            "transaction": self._qualified(transaction, schemas, default_schema),
+            "trail_schema": self._schema(transaction, schemas, default_schema),
+        }
+        return table_objects(self, audited, names)
+
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Look for the row trigger, enabled for ordinary sessions, and for the tables that it writes."""
+        audited = target.audited
+        statement = sa.text(
+            "SELECT pg_catalog.to_regclass(:transaction) IS NOT NULL, pg_catalog.to_regclass(:history) IS NOT NULL, "
+            "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(:name) "
+            "AND tgname = :trigger AND tgenabled IN ('A', 'O'))"
+        )
+        tables = {"transaction": audited.trail.transaction, "history": audited.history, "name": audited.table}
+        names = {key: self.table_name(table, target.schemas).replace("\\:", ":") for key, table in tables.items()}
+        found = internal(connection, statement, {**names, "trigger": ROW_TRIGGER}).one()
+        parts = (
+            f"table {tables['transaction'].fullname}",
+            f"table {audited.history.fullname}",
+            f"trigger {ROW_TRIGGER}",
+        )
+        return next((part for part, there in zip(parts, found, strict=True) if not there), None)
+
+    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+        """Set who and why for this transaction, or this savepoint."""
+        said = {name: value for name, value in claims.items() if value is not None}
+        internal(connection, sa.text(SPEAK), {"claims": json.dumps(said, ensure_ascii=False)})
+
+    def column_text(self, column: RecordedColumn, value: str) -> str:
+        """Give the SQL that turns a column's value into text that says it exactly."""
+        return text_form(self.database_type(column.source.type), value)
+
+    def is_virtual(self, column: RecordedColumn) -> bool:
+        """Tell a generated column that is computed when it is read: since PostgreSQL 18, unless it is PERSISTED."""
+        computed = column.source.computed
+        return computed is not None and not computed.persisted and (self.dialect.server_version_info or (0,)) >= (18,)
+
+    def settings(self, audited: AuditedTable) -> dict[str, str]:
+        """Give the settings that the text of the recorded columns depends on, as a function pins them."""
+        return self._needed_settings([self.database_type(column.source.type) for column in audited.columns])
+
+    # -- names ---------------------------------------------------------------------
 
     def _schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
         schema = schemas.get(table.schema, table.schema) or default_schema or "public"
@@ -128,16 +196,15 @@ class PostgreSQL(Backend):
         return pinned
 
     def _settings(self, types: list[sa.types.TypeEngine[Any]]) -> str | None:
+        needed = self._needed_settings(types)
+        return " || ".join(f"pg_catalog.set_config('{k}', {v}, true)" for k, v in needed.items()) or None
+
+    def _needed_settings(self, types: list[sa.types.TypeEngine[Any]]) -> dict[str, str]:
         others = [type_ for type_ in types if is_float(type_) or not isinstance(type_, EXACT_TEXT)]
-        pinned = []
-        if others:
-            pinned.append("pg_catalog.set_config('extra_float_digits', '3', true)")
+        needed = {"extra_float_digits": "'3'"} if others else {}
         if not all(is_float(type_) for type_ in others):
-            pinned += [
-                "pg_catalog.set_config('DateStyle', 'ISO', true)",
-                "pg_catalog.set_config('IntervalStyle', 'postgres', true)",
-            ]
-        return " || ".join(pinned) or None
+            needed |= {"DateStyle": "'ISO'", "IntervalStyle": "'postgres'"}
+        return needed
 
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
         """Read the recorded columns as texts in one JSON array."""
@@ -298,6 +365,11 @@ class PostgreSQL(Backend):
         )
         row = internal(connection, statement, dict(claims)).one()
         return Entry(row.id, row.recorded_at)
+
+
+def _captured(table: sa.Table) -> bool:
+    audited = table.info.get(AUDITED)
+    return isinstance(audited, AuditedTable) and audited.by_trigger
 
 
 def looked_up(audited: AuditedTable, table: str, match: str, *, lock: bool = False) -> str:

@@ -33,8 +33,9 @@ AS $sa_audit$
 BEGIN
     NEW.db_txid := {XID};
     NEW.db_user := SESSION_USER;
-    NEW.db_role := CURRENT_USER;
+    NEW.db_role := CASE current_setting('role') WHEN 'none' THEN SESSION_USER ELSE current_setting('role') END;
     NEW.db_addr := host(inet_client_addr());
+    NEW.db_application := nullif(current_setting('application_name'), '');
     NEW.first_id := NULL;
     NEW.recorded_at := clock_timestamp();
     SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
@@ -77,11 +78,12 @@ END
 $sa_audit$"""
 
 
-def drop_unused(function: str) -> str:
-    """Give the block that drops a function, but for one that triggers still use."""
+def drop_unused(*functions: str) -> str:
+    """Give the block that drops functions, all of them or, where triggers still use one, none."""
+    drops = "\n".join(f"    DROP FUNCTION IF EXISTS {function};" for function in functions)
     return f"""DO $sa_audit$
 BEGIN
-    DROP FUNCTION IF EXISTS {function};
+{drops}
 EXCEPTION
     WHEN dependent_objects_still_exist THEN
         NULL; -- the trail of another MetaData stands in this schema, too

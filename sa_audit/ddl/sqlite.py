@@ -7,13 +7,14 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine
 
+from ..errors import ConfigurationError
 from ..model.history import AuditedTable, Trail
 from ..model.types import UTCDateTime
 from .backend import (
@@ -30,8 +31,12 @@ from .backend import (
     internal,
     moment_parameter,
 )
+from .capture import CaptureObject
 
 MAX_PARAMETERS = 30_000
+
+
+_NO_TRIGGERS = "{0} has capture='trigger', which is not in this release of sa_audit on SQLite: use capture='session'"
 
 
 class SQLite(Backend):
@@ -81,6 +86,19 @@ class SQLite(Backend):
         schema = schemas.get(table.schema, table.schema)
         prefix = f"{self.quote(schema)}." if schema else ""
         return prefix, self.quote(table.name)
+
+    # -- trigger capture -----------------------------------------------------------
+
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Refuse."""
+        raise ConfigurationError(_NO_TRIGGERS.format(audited.table.fullname))
+
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Refuse."""
+        raise ConfigurationError(_NO_TRIGGERS.format(target.audited.table.fullname))
+
+    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+        """Say nothing, since nothing is recorded."""
 
     # -- state ---------------------------------------------------------------------
 

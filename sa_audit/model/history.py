@@ -92,6 +92,11 @@ class AuditedTable:
         return self._mapped_key or tuple(column for column in self.table.columns if column.foreign_keys)
 
     @property
+    def by_trigger(self) -> bool:
+        """Whether the database's triggers write the history of this table, and not the session."""
+        return (self.options.capture or self.trail.configuration.capture) == "trigger"
+
+    @property
     def recorded(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds."""
         return [column for column in self.columns if column.recorded is not None]
@@ -239,8 +244,14 @@ class Trail:
         self.audited: dict[sa.Table, AuditedTable] = {}
         self.pending: list[tuple[AuditedTable, sa.Column[Any], sa.Column[Any]]] = []
         self.used = False
+        self.captures = False
+        """Whether triggers write the history of any of its tables."""
         self.serial = next(_serials)
         self._make_tables()
+
+    def captured(self) -> list[AuditedTable]:
+        """Give the audited tables whose history is written by triggers."""
+        return [audited for audited in list(self.audited.values()) if audited.by_trigger]
 
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
@@ -271,6 +282,7 @@ class Trail:
             return known
         audited = AuditedTable(self, table, options or AuditOptions(), key)
         self.audited[table] = audited
+        self.captures = self.captures or audited.by_trigger
         table.info = {**table.info, AUDITED: audited}
         return audited
 
@@ -298,6 +310,7 @@ class Trail:
                 "call it before the tables are created, mapped or written"
             )
         self.configuration = configuration
+        self.captures = bool(self.captured())
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]

@@ -20,6 +20,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 from tests.databases import Database
 
+pytestmark = pytest.mark.both_captures
+
 METADATA = sa.MetaData()
 ITEM = sa.Table(
     "item",
@@ -96,6 +98,7 @@ PHANTOMS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("case", PHANTOMS)
 def test_phantom(ground: Engine, case: str) -> None:
@@ -121,6 +124,7 @@ def test_phantom_under_read_committed(ground: Engine, case: str) -> None:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("returning", [False, True])
 def test_row_that_no_longer_matches(ground: Engine, returning: bool) -> None:
@@ -168,6 +172,7 @@ def test_waits_for_the_other(ground: Engine, statement: Any) -> None:
     assert mine[2].op == "D" or mine[2].before == {"n": 2}
 
 
+@pytest.mark.session_capture("is about the session's locking read")
 @pytest.mark.only_on("postgresql", "mariadb")
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_upsert_race(ground: Engine, database_dialect: str, level: str) -> None:

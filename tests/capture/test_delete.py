@@ -13,6 +13,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 from tests.capture.twins import AUDITED, PLAIN, Bank, compare, fill, refused, seen
 
+pytestmark = pytest.mark.both_captures
+
 CORE: dict[str, Any] = {
     "where": lambda b, t: (sa.delete(t).where(t.c.owner == "ann"), None),
     "everything": lambda b, t: (sa.delete(t), None),
@@ -125,6 +127,7 @@ def test_second_life(standing: Standing) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.parametrize("returning", [False, True])
 def test_volatile_criteria_are_exact_or_fail(standing: Standing, returning: bool) -> None:
     """Criteria that say something else each time never leave a row that is recorded as deleted."""
@@ -172,6 +175,7 @@ HIDDEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("case", HIDDEN)
 def test_dml_inside_another_statement_is_refused(standing: Standing, case: str) -> None:

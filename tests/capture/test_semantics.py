@@ -15,6 +15,8 @@ from sa_audit import Audited, Exclude, Mask, Masked
 from sa_audit.query import history
 from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -211,6 +213,7 @@ def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine)
     ]
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_a_row_changed_behind_the_back(engine: sa.Engine) -> None:
     """The next recorded change starts from what is stored, so the gap shows."""
     Base.metadata.create_all(engine)
@@ -279,6 +282,7 @@ def test_keys_that_move_in_one_flush(session: Session) -> None:
     assert [row.values["owner"] for row in rows if row.op == "U"] == ["stays"]
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_a_key_set_to_an_expression_is_refused(session: Session) -> None:
     """A flush can't follow a row whose new key only the database knows, so it refuses before writing."""
     account = add(session, owner="a")

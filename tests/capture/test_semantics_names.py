@@ -13,6 +13,8 @@ from sa_audit import Audited, AuditOptions
 from sa_audit.query import history
 from tests.capture.recorded import check, history_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 AWKWARD = [
     "order",
     "select",

@@ -14,6 +14,8 @@ import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import behind_the_back, check, entries_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 Make = Callable[..., sa.Engine]
 
 
@@ -335,6 +337,7 @@ def test_sqlite_savepoints(engine: sa.Engine, recipe: bool) -> None:
     check(engine, Base.metadata)
 
 
+@pytest.mark.session_capture("uses SQLite as well")
 @pytest.mark.only_on("sqlite")
 def test_sqlite_in_memory() -> None:
     """A database in memory, of one connection, is recorded like others."""

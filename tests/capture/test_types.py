@@ -20,6 +20,8 @@ from sa_audit import Audited
 from sa_audit.query import history
 from tests.capture.recorded import check, rows_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Colour(enum.Enum):
     RED = "r"

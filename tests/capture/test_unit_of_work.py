@@ -16,6 +16,8 @@ from sa_audit.capture.clock import simulated
 from sa_audit.query import history
 from tests.capture.recorded import check, entries_of, ops, rows_of, statements, story
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -92,6 +94,7 @@ def test_any_microsecond_is_a_moment(session: Session, microsecond: int) -> None
     assert ops(session, Item) == "IUU"
 
 
+@pytest.mark.session_capture("counts the flushes of the session")
 def test_each_flush_is_a_change_of_its_own(session: Session) -> None:
     """Flushes of one transaction are not merged; they share the entry and its moment."""
     item = Item(name="a")

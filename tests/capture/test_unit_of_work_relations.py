@@ -14,6 +14,8 @@ from sa_audit import Audited
 from sa_audit.model import audited_of
 from tests.capture.recorded import check, ops, rows_of, statements, story, table_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -260,6 +262,7 @@ def test_a_child_moves_to_another_parent(engine: sa.Engine) -> None:
 # -- self-referential, cycles --------------------------------------------------------------
 
 
+@pytest.mark.session_capture("a trigger sees each statement of a flush")
 def test_post_update_cycle(engine: sa.Engine) -> None:
     """Rows that refer to each other are inserted and then updated by one flush: one change of each, as stored."""
     create(engine, Node)
@@ -288,6 +291,7 @@ def test_post_update_before_a_delete(engine: sa.Engine) -> None:
     verify(engine, Node)
 
 
+@pytest.mark.session_capture("a trigger sees each statement of a flush")
 def test_update_and_post_update_of_one_row(engine: sa.Engine) -> None:
     """A row that one flush writes twice has one change, from what it was to what it is."""
     create(engine, Node)

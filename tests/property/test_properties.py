@@ -21,6 +21,8 @@ from tests.property.checks import Ground
 from tests.property.machine import Machine
 from tests.property.models import Base
 
+pytestmark = pytest.mark.both_captures
+
 FIRST_WORDS: dict[str, tuple[str, ...]] = {
     "postgresql": ("SET lock_timeout = '20ms'",),
     "mariadb": ("SET SESSION innodb_lock_wait_timeout = 0",),
