@@ -22,6 +22,7 @@ from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 from ..ddl.backend import Backend, Target, backend_for, is_supported, note_trail
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail, audited_of, known_trails
+from . import clock
 from .context import NOBODY, current_context
 from .recording import (
     Told,
@@ -34,7 +35,6 @@ from .recording import (
     recording_on,
     target_of,
 )
-from .same_table import holds_history
 from .statement import nested_writes
 from .text import controls_only, may_write, named_tables
 
@@ -104,8 +104,9 @@ def tell(connection: Connection, sql: str, execution: Any) -> None:
     if targets:
         recording = recording_on(connection)
         token = recording.token = recording.token or secrets.token_hex(16)
-        backend.tell(connection, targets, claims_of(context), token)
-        recording.told.append(Told(context, open_savepoints(connection), targets))
+        backend.tell(connection, targets, claims_of(context), token, clock.now)
+        recording.told.append(Told(context, open_savepoints(connection)))
+        recording.told_to = targets
 
 
 def _refuse_nameless(sql: str, trails: list[Trail], context: Any) -> None:
@@ -118,12 +119,16 @@ def _refuse_nameless(sql: str, trails: list[Trail], context: Any) -> None:
 
 
 def _targets(connection: Connection, backend: Backend, trails: list[Trail]) -> list[Target]:
-    """Give one captured table of each trail that is to be told."""
+    """Give one captured table for each schema in which there is a trail that is to be told."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    firsts = [trail.captured()[0] for trail in trails if trail.captured()]
-    if not backend.tells_anywhere:
-        firsts = [audited for audited in firsts if holds_history(connection, audited)]
-    return [Target(audited, schemas) for audited in firsts]
+    found: dict[str | None, Target] = {}
+    for trail in trails:
+        schema = trail.transaction.schema
+        place = schemas.get(schema, schema)
+        target = Target(trail.captured()[0], schemas)
+        if place not in found and backend.can_be_told(connection, target):
+            found[place] = target
+    return list(found.values())
 
 
 def name_missing(connection: Connection, written: Any, error: BaseException) -> None:
@@ -194,9 +199,9 @@ def _is_unknown(inner: Any) -> bool:
 def hush(connection: Connection) -> None:
     """Take back what was told, so that it does not stay for whoever writes next."""
     recording = present_recording(connection)
-    if recording is None or not recording.told:
+    if recording is None or not recording.told_to:
         return
-    targets = recording.told[-1].targets
+    targets, recording.told_to = recording.told_to, []
     recording.told.clear()
     try:
         recording.backend.hush(connection, targets)
@@ -208,6 +213,13 @@ def hush(connection: Connection) -> None:
 @event.listens_for(Engine, "commit")
 def _commit(connection: Connection) -> None:
     hush(connection)
+
+
+@event.listens_for(Engine, "rollback")
+def _rollback(connection: Connection) -> None:
+    recording = present_recording(connection)
+    if recording is not None and not recording.backend.told_rolls_back:
+        hush(connection)
 
 
 @event.listens_for(Engine, "prepare_twophase")

@@ -40,11 +40,10 @@ class OpenEntry:
 
 @dataclass(slots=True)
 class Told:
-    """What the database was told of who writes, the savepoints in which that was, and one table of each trail."""
+    """What the database was told of who writes, and the savepoints in which that was and that are still open."""
 
     context: Context
     savepoints: list[str]
-    targets: list[Target]
 
 
 _operation: contextvars.ContextVar[object | None] = contextvars.ContextVar("sa_audit_operation", default=None)
@@ -79,6 +78,7 @@ class Recording:
     changed: bool = False
     pending: list[Any] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    told_to: list[Target] = field(default_factory=list)
     token: str = ""
     bulk: BulkOperation | None = None
 

@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -153,8 +153,23 @@ class Backend(ABC):
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
         """Give the trigger or table that recording needs and the database lacks, such as "table t"; or None."""
 
+    def capture_is_late(self, connection: Connection, audited: AuditedTable, schemas: SchemaMap) -> bool:
+        """Tell whether triggers of others would come before those that record a table, which is there."""
+        return False
+
+    def can_be_told(self, connection: Connection, target: Target) -> bool:
+        """Tell whether the database has what is needed to say who writes; asked once a transaction."""
+        return True
+
     @abstractmethod
-    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
         """Tell the database who writes from here on, and why, until the transaction ends.
 
         Args:
@@ -162,6 +177,7 @@ class Backend(ABC):
             targets: one captured table of each trail in the database.
             claims: what the application says: the keys of :data:`CLAIMS`.
             token: names the transaction, for databases that can't tell theirs apart.
+            now: the process clock, for databases without a clock in microseconds.
         """
 
     def hush(self, connection: Connection, targets: Sequence[Target]) -> None:  # noqa: B027 (nothing by default)
@@ -169,9 +185,6 @@ class Backend(ABC):
 
     tells_always: ClassVar[bool] = False
     """Whether a transaction is told apart from the next only by what the session says, be it nothing."""
-
-    tells_anywhere: ClassVar[bool] = True
-    """Whether it can be said in a database that has no trail, without an error."""
 
     told_rolls_back: ClassVar[bool] = True
     """Whether what was told inside a savepoint goes with it."""

@@ -118,6 +118,10 @@ def _before_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any
 def _after_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any) -> None:
     for table in connection.info.pop(_LATE, ()):
         table.create(connection, checkfirst=True)
+    trail = trail_of(metadata)
+    for audited in trail.captured() if trail is not None else ():
+        if backend_for(connection.dialect).capture_is_late(connection, audited, schemas_of(connection)):
+            _install_capture(connection, audited)
 
 
 @event.listens_for(sa.MetaData, "before_drop")

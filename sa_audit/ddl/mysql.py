@@ -141,7 +141,9 @@ END"""
         """Refuse."""
         raise ConfigurationError(_NO_TRIGGERS.format(target.audited.table.fullname))
 
-    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+    def tell(
+        self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str, now: Any
+    ) -> None:
         """Say nothing, since nothing is recorded."""
 
     # -- state ---------------------------------------------------------------------

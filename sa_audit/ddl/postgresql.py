@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -142,7 +142,14 @@ class PostgreSQL(Backend):
         )
         return next((part for part, there in zip(parts, found, strict=True) if not there), None)
 
-    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
         """Set who and why for this transaction, or this savepoint."""
         said = {name: value for name, value in claims.items() if value is not None}
         internal(connection, sa.text(SPEAK), {"claims": json.dumps(said, ensure_ascii=False)})

@@ -7,14 +7,13 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine
 
-from ..errors import ConfigurationError
 from ..model.history import AuditedTable, Trail
 from ..model.types import UTCDateTime
 from .backend import (
@@ -31,12 +30,18 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .capture import CaptureObject
+from .capture import CaptureObject, dropped
+from .sqlite_capture import (
+    CONTEXT,
+    SUFFIXES,
+    hush_text,
+    refuse_elsewhere,
+    shared_objects,
+    table_objects,
+    tell_text,
+)
 
 MAX_PARAMETERS = 30_000
-
-
-_NO_TRIGGERS = "{0} has capture='trigger', which is not in this release of sa_audit on SQLite: use capture='session'"
 
 
 class SQLite(Backend):
@@ -76,6 +81,10 @@ class SQLite(Backend):
             )
         return statements
 
+    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the table in which writers said who they are."""
+        return dropped(self.capture_shared(trail, schemas, default_schema))
+
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the four triggers."""
         prefix, _bare = self._names(table, schemas)
@@ -89,16 +98,69 @@ class SQLite(Backend):
 
     # -- trigger capture -----------------------------------------------------------
 
+    tells_always = True
+    selects_write = False
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give the table in which a writer says who he is."""
+        return shared_objects(self._names(trail.transaction, schemas)[0])
+
     def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
-        """Refuse."""
-        raise ConfigurationError(_NO_TRIGGERS.format(audited.table.fullname))
+        """Give a table's triggers."""
+        tables = (audited.table, audited.history, audited.trail.transaction)
+        own, *others = (schemas.get(table.schema, table.schema) for table in tables)
+        refuse_elsewhere(audited, own, *others)
+        return table_objects(self, audited, self._names(audited.table, schemas)[0])
+
+    def capture_is_late(self, connection: Connection, audited: AuditedTable, schemas: SchemaMap) -> bool:
+        """Tell whether triggers of the table were made after ours: SQLite fires the newest first."""
+        prefix, _name = self._names(audited.table, schemas)
+        mine = [f"{audited.table.name}_capture_{suffix}" for suffix in SUFFIXES]
+        statement = sa.text(
+            f"SELECT 1 FROM {prefix}sqlite_master AS s WHERE s.type = 'trigger' AND s.tbl_name = :name "
+            f"AND substr(s.name, 1, length(:start)) <> :start AND s.rowid > (SELECT min(m.rowid) "
+            f"FROM {prefix}sqlite_master AS m WHERE m.type = 'trigger' AND m.name IN :mine) LIMIT 1"
+        ).bindparams(sa.bindparam("mine", expanding=True))
+        parameters = {"name": audited.table.name, "mine": mine, "start": f"{audited.table.name}_capture_"}
+        return internal(connection, statement, parameters).first() is not None
 
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
-        """Refuse."""
-        raise ConfigurationError(_NO_TRIGGERS.format(target.audited.table.fullname))
+        """Look for the triggers, and for the tables that they write."""
+        audited = target.audited
+        prefix, _name = self._names(audited.table, target.schemas)
+        wanted = [f"table {table.name}" for table in (audited.trail.transaction, audited.history)]
+        wanted += [f"table {CONTEXT}", *(f"trigger {audited.table.name}_capture_{suffix}" for suffix in SUFFIXES)]
+        statement = sa.text(f"SELECT type || ' ' || name FROM {prefix}sqlite_master WHERE type IN ('table', 'trigger')")
+        found = set(internal(connection, statement).scalars())
+        return next((name for name in wanted if name not in found), None)
 
-    def tell(self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str) -> None:
-        """Say nothing, since nothing is recorded."""
+    def can_be_told(self, connection: Connection, target: Target) -> bool:
+        """Look for the table in which a writer says who he is."""
+        schema = target.trail.transaction.schema
+        parameters = {"schema": target.schemas.get(schema, schema) or "main", "name": CONTEXT}
+        return internal(connection, sa.text(self.table_exists), parameters).first() is not None
+
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        """Take the write lock, and write down who and why; the moment is that of the transaction's first write."""
+        for target in targets:
+            self.lock_writer(connection, target)
+            table = f"{self._names(target.trail.transaction, target.schemas)[0]}{CONTEXT}"
+            text = tell_text(table, self.table_name(target.trail.transaction, target.schemas))
+            statement = sa.text(text).bindparams(moment_parameter("said_at"), *claim_parameters())
+            internal(connection, statement, {**claims, "token": token, "said_at": now()})
+
+    def hush(self, connection: Connection, targets: Sequence[Target]) -> None:
+        """Take it back, since the row would be committed."""
+        for target in targets:
+            table = f"{self._names(target.trail.transaction, target.schemas)[0]}{CONTEXT}"
+            internal(connection, sa.text(hush_text(table)))
 
     # -- state ---------------------------------------------------------------------
 
@@ -285,7 +347,7 @@ class SQLite(Backend):
         audited = target.audited
         keys = {column.name for column in audited.key}
         names = [f"o{i}" for i in range(len(audited.columns))]
-        members = self._members(audited)
+        members = self.members(audited)
         match = " AND ".join(
             f"t.{self.quote(column.name)} = v.{old}"
             for old, column in zip(names, audited.columns, strict=True)
@@ -321,7 +383,7 @@ class SQLite(Backend):
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
         audited = target.audited
-        members = " || ".join(self._members(audited)) or "''"
+        members = " || ".join(self.members(audited)) or "''"
         match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
@@ -331,14 +393,21 @@ class SQLite(Backend):
             f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE audit_before <> ''"
         )
 
-    def _members(self, audited: AuditedTable) -> list[str]:
-        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
+    def members(self, audited: AuditedTable, old_row: str = "", new_row: str = "t") -> list[str]:
+        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged.
+
+        Args:
+            audited: the table.
+            old_row: the alias of the row before; by default its values are ``v.o0``, ``v.o1`` and so on.
+            new_row: the alias of the row after.
+        """
         keys = {column.name for column in audited.key}
         members = []
         for i, column in enumerate(audited.columns):
             if column.name in keys:
                 continue
-            old, new = f"v.o{i}", f"t.{self.quote(column.name)}"
+            name = self.quote(column.name)
+            old, new = f"{old_row}.{name}" if old_row else f"v.o{i}", f"{new_row}.{name}"
             value = "'true'" if column.masked else json_form(old)
             members.append(
                 f"CASE WHEN {old} IS {new} COLLATE BINARY AND typeof({old}) = typeof({new}) THEN '' "

@@ -111,7 +111,6 @@ def test_without_primary_key(session: Session) -> None:
     assert _ops(session, fan) == [("I", (1, 1)), ("I", (1, 2)), ("I", (2, 3)), ("D", (1, 2))]
 
 
-@pytest.mark.session_capture("uses SQLite as well")
 def test_core_table_without_models(session: Session, standing: Standing) -> None:
     """A plain table that was given to track(), in a MetaData of its own, is recorded on a Core connection."""
     metadata = sa.MetaData()

@@ -187,6 +187,7 @@ def test_dml_inside_another_statement_is_refused(standing: Standing, case: str) 
     refused(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it, or refuse it by themselves")
 @pytest.mark.parametrize(
     "make",
     [

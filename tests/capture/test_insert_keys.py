@@ -156,6 +156,7 @@ TRIGGERS = {
 }
 
 
+@pytest.mark.session_capture("triggers record it, or refuse it by themselves")
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("clause", ["REPLACE", "IGNORE", "FAIL"])
 @pytest.mark.parametrize("where", ["column", "constraint"])

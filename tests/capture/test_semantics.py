@@ -200,8 +200,10 @@ TRIGGERS = {
 }
 
 
-def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine) -> None:
+def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine, capture: str) -> None:
     """What a trigger of the table's own makes of a row is what is recorded, at INSERT and at UPDATE."""
+    if capture == "trigger" and engine.dialect.name == "sqlite":
+        pytest.skip("is refused there while the trigger comes first: see tests/ddl/test_capture_sqlite.py")
     behind_the_back(engine, *TRIGGERS[engine.dialect.name])
     account = add(session, owner="alice", n=1)
     session.expire(account)

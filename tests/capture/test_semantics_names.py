@@ -299,6 +299,7 @@ def test_an_attached_database(engine: sa.Engine, tmp_path: Any) -> None:
     check(engine, tenant.metadata)
 
 
+@pytest.mark.session_capture("SQLite's triggers can't write into another database")
 @pytest.mark.only_on("sqlite")
 def test_an_attached_database_with_the_trail_elsewhere(engine: sa.Engine, tmp_path: Any) -> None:
     """A SQLite trigger can't look into another file, so there the write is refused, and not kept."""

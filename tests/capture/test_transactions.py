@@ -337,7 +337,6 @@ def test_sqlite_savepoints(engine: sa.Engine, recipe: bool) -> None:
     check(engine, Base.metadata)
 
 
-@pytest.mark.session_capture("uses SQLite as well")
 @pytest.mark.only_on("sqlite")
 def test_sqlite_in_memory() -> None:
     """A database in memory, of one connection, is recorded like others."""

@@ -268,7 +268,6 @@ def test_several_sessions_on_one_connection(engine: sa.Engine) -> None:
     check(engine, Base.metadata)
 
 
-@pytest.mark.session_capture("uses SQLite as well")
 def test_one_session_with_several_engines(
     engine: sa.Engine, tmp_path: Any, make_engine: Callable[..., sa.Engine]
 ) -> None:
@@ -362,7 +361,6 @@ def _use_a_session(engine: sa.Engine, ending: str) -> list[weakref.ref[Any]]:
         return [weakref.ref(session), weakref.ref(item)]
 
 
-@pytest.mark.session_capture("uses SQLite as well")
 def test_no_leak_over_many_sessions() -> None:
     """The number of living objects does not follow the number of sessions."""
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)

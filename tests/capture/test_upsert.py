@@ -274,6 +274,7 @@ def test_quoted_names_and_collations(engine: Engine, database: Database) -> None
     assert ops == ("IUI" if database.dialect == "postgresql" else "IUU")
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("sqlite")
 def test_unique_expression(engine: Engine) -> None:
     """A unique index on an expression, by which SQLite could update a row that was not looked for, is refused."""

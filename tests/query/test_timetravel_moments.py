@@ -247,7 +247,6 @@ def test_session_that_commits_meanwhile(market: sa.Engine) -> None:
         assert session.scalars(NAMES).all() == ["changed"]
 
 
-@pytest.mark.session_capture("uses SQLite as well")
 def test_sessions_with_several_binds(market: sa.Engine) -> None:
     """The binds of a session are honoured, each database with its own history."""
     other = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
