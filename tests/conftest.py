@@ -36,7 +36,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     `session_capture` as well.
     """
     closest = metafunc.definition.get_closest_marker
-    if closest("both_captures") is not None and closest("session_capture") is None:
+    alone = closest("session_capture")
+    if closest("both_captures") is not None and (alone is None or alone.kwargs):
         metafunc.parametrize("capture", ["session", "trigger"], indirect=True)
     if "database" not in metafunc.fixturenames:
         return
@@ -50,11 +51,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def capture(request: pytest.FixtureRequest) -> Iterator[str]:
     """Who writes the history of models that don't say so: "session", or "trigger"."""
     mode: str = getattr(request, "param", default_capture())
-    if request.node.get_closest_marker("session_capture") is not None:
+    alone = request.node.get_closest_marker("session_capture")
+    if alone is not None and not alone.kwargs:
         mode = "session"
-    where = str(getattr(request.node, "callspec", None) and request.node.callspec.params)
-    if mode == "trigger" and "mariadb" in where:
-        pytest.skip("there is no trigger capture here yet")
+    elif alone is not None and mode == "trigger" and alone.kwargs["on"] in str(request.node.callspec.params):
+        pytest.skip(alone.args[0])
     with captured_by(mode):
         yield mode
 

@@ -36,7 +36,7 @@ from .recording import (
     target_of,
 )
 from .statement import nested_writes
-from .text import controls_only, may_write, named_tables
+from .text import controls_only, ends_transaction, may_write, named_tables
 
 _CAPTURED: Final = "_sa_audit_captured"
 _READS: Final = "_sa_audit_reads_only"
@@ -90,10 +90,13 @@ def tell(connection: Connection, sql: str, execution: Any) -> None:
         return
     backend, context = backend_for(connection.dialect), current_context()
     recording = present_recording(connection)
+    if recording is not None and ends_transaction(sql):
+        recording.told.clear()
+        return
     told = recording.told[-1].context if recording is not None and recording.told else None
     if told is not None and (told is context or told == context):
         return
-    if told is None and not backend.tells_always and context == NOBODY:
+    if told is None and context == NOBODY and not (backend.tells_always or (recording and recording.told_to)):
         return
     if _is_plain_read(backend, sql, execution):
         return

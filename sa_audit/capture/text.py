@@ -111,6 +111,14 @@ _CONTROLS: Final = re.compile(
 )
 
 
+_ENDS_TRANSACTION: Final = re.compile(r"\s*(?:begin|commit|rollback|start\s+transaction|xa)\b", re.IGNORECASE)
+
+
+def ends_transaction(sql: str) -> bool:
+    """Tell a text that ends a transaction, or begins another, past the connection's own methods."""
+    return _ENDS_TRANSACTION.match(sql) is not None
+
+
 def controls_only(sql: str) -> bool:
     """Tell a text that begins or ends a transaction, or reads or changes a setting, and does nothing else."""
     return _CONTROLS.match(sql) is not None and ";" not in sql.rstrip().rstrip(";")

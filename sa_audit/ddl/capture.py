@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["table", "function", "trigger"]
+Kind = Literal["table", "function", "procedure", "trigger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

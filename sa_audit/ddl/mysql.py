@@ -7,14 +7,14 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
-from ..errors import ConfigurationError
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.names import short_name
 from ..model.types import UTCDateTime
@@ -31,9 +31,10 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .capture import CaptureObject
+from .capture import CaptureObject, dropped
+from .mysql_capture import EVENTS, TELL, capture_name, entry_procedure, stand_in_names, table_objects
 
-_NO_TRIGGERS = "{0} has capture='trigger', which is not in this release of sa_audit on MariaDB: use capture='session'"
+ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
 
 
 class MariaDB(Backend):
@@ -57,8 +58,9 @@ class MariaDB(Backend):
         ]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the epochs."""
-        return [f"DROP TABLE IF EXISTS {self._beside(trail, schemas, 'audit_epoch')}"]
+        """Drop the epochs, and the procedure of trigger capture."""
+        epochs = f"DROP TABLE IF EXISTS {self._beside(trail, schemas, 'audit_epoch')}"
+        return [epochs, *dropped(self.capture_shared(trail, schemas, default_schema))]
 
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give guards of UPDATE and DELETE (REPLACE is a DELETE), and what fits an inserted row to its transaction."""
@@ -93,7 +95,8 @@ class MariaDB(Backend):
 
     def _beside(self, trail: Trail, schemas: SchemaMap, name: str) -> str:
         schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
-        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
+        prefix = f"{self.quote(schema)}." if schema else ""
+        return f"{prefix}{self.quote(name)}" if name else prefix
 
     def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
         epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)
@@ -133,18 +136,65 @@ END"""
 
     # -- trigger capture -----------------------------------------------------------
 
+    told_rolls_back = False
+    records_truncate = False
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
+        """Give the procedure that opens an entry."""
+        return [entry_procedure(self._beside(trail, schemas, ""), self.quote(trail.transaction.name))]
+
     def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[CaptureObject]:
-        """Refuse."""
-        raise ConfigurationError(_NO_TRIGGERS.format(audited.table.fullname))
+        """Give a table's triggers, and those that stand in for the foreign keys that lead to it."""
+        return table_objects(self, audited, _Place(self, schemas, default_schema))
 
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
-        """Refuse."""
-        raise ConfigurationError(_NO_TRIGGERS.format(target.audited.table.fullname))
+        """Look for the triggers and the tables that they write, and for foreign keys that change rows past them."""
+        audited = target.audited
+        place = _Place(self, target.schemas, connection.dialect.default_schema_name)
+        for table in (audited.trail.transaction, audited.history):
+            found = internal(connection, sa.text(self.table_exists), place.names(table)).first()
+            if found is None:
+                return f"table {table.fullname}"
+        wanted = {(place.schema(audited.table), capture_name(audited.table, event)) for event in EVENTS}
+        wanted |= self._stand_ins(connection, place.names(audited.table))
+        statement = sa.text(
+            "SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE trigger_schema IN :schemas"
+        ).bindparams(sa.bindparam("schemas", expanding=True))
+        rows = internal(connection, statement, {"schemas": sorted({schema for schema, _name in wanted})})
+        missing = sorted(wanted - {(row[0], row[1]) for row in rows})
+        return f"trigger {missing[0][1]}" if missing else None
+
+    def _stand_ins(self, connection: Connection, names: Mapping[str, str]) -> set[tuple[str, str]]:
+        """Give schema and name of the triggers that have to stand in for a table's foreign keys in the database."""
+        statement = sa.text(
+            "SELECT k.referenced_table_schema, r.delete_rule, r.update_rule, GROUP_CONCAT(k.column_name "
+            "ORDER BY k.ordinal_position) FROM information_schema.referential_constraints AS r "
+            "JOIN information_schema.key_column_usage AS k ON k.constraint_schema = r.constraint_schema "
+            "AND k.constraint_name = r.constraint_name AND k.table_name = r.table_name "
+            "WHERE r.constraint_schema = :schema AND r.table_name = :name GROUP BY r.constraint_name"
+        )
+        found: set[tuple[str, str]] = set()
+        for schema, on_delete, on_update, columns in internal(connection, statement, names):
+            at_delete, at_update = stand_in_names(names["name"], columns.split(","))
+            found |= {(schema, at_delete)} if on_delete in ACTIONS else set()
+            found |= {(schema, at_update)} if on_update in ACTIONS else set()
+        return found
 
     def tell(
-        self, connection: Connection, targets: Sequence[Target], claims: Mapping[str, Any], token: str, now: Any
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
     ) -> None:
-        """Say nothing, since nothing is recorded."""
+        """Say who and why, and in which transaction of the connection."""
+        said = {name: value for name, value in claims.items() if value is not None}
+        internal(connection, sa.text(TELL), {"claims": json.dumps(said, ensure_ascii=False)})
+
+    def column_text(self, column: RecordedColumn, alias: str) -> str:
+        """Give the SQL of a column as text that says its value exactly."""
+        return self._text(column, alias)
 
     # -- state ---------------------------------------------------------------------
 
@@ -306,7 +356,7 @@ END"""
         audited = target.audited
         keys = {column.name for column in audited.key}
         collations = self._collations(connection, target)
-        members, paths, match = self._members(audited), [], []
+        members, paths, match = self.members(audited), [], []
         for i, column in enumerate(audited.columns):
             if column.name in keys:
                 paths.append(f"o{i} {self._key_type(column, collations)} PATH '$[{i}]'")
@@ -323,17 +373,23 @@ END"""
             "WHERE c.audit_before <> ''"
         )
 
-    def _members(self, audited: AuditedTable) -> list[str]:
-        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
+    def members(self, audited: AuditedTable, old_row: str = "", new_row: str = "t") -> list[str]:
+        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged.
+
+        Args:
+            audited: the table.
+            old_row: the alias of the row before; by default its texts are ``v.o0``, ``v.o1`` and so on.
+            new_row: the alias of the row after.
+        """
         keys = {column.name for column in audited.key}
         members = []
         for i, column in enumerate(audited.columns):
             if column.name in keys:
                 continue
-            old = f"v.o{i}"
+            old = self._text(column, old_row) if old_row else f"v.o{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
             members.append(
-                f"IF(BINARY {old} <=> BINARY {self._text(column, 't')}, '', "
+                f"IF(BINARY {old} <=> BINARY {self._text(column, new_row)}, '', "
                 f"CONCAT({self.json_key(column.name)}, {value}))"
             )
         return members
@@ -357,7 +413,7 @@ END"""
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
         audited = target.audited
-        members = ", ".join(self._members(audited)) or "''"
+        members = ", ".join(self.members(audited)) or "''"
         match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
@@ -394,6 +450,39 @@ END"""
         )
         rows = internal(connection, statement, {"schema": schema, "name": table.name})
         return {row[0]: row[1] for row in rows}
+
+
+class _Place:
+    """Where the tables of one connection stand, whose schemas may be translated."""
+
+    def __init__(self, backend: MariaDB, schemas: SchemaMap, default_schema: str | None) -> None:
+        self._backend, self._schemas, self._default = backend, schemas, default_schema
+
+    def schema(self, table: sa.Table) -> str:
+        """Give a table's schema."""
+        return self._schemas.get(table.schema, table.schema) or self._default or ""
+
+    def names(self, table: sa.Table) -> dict[str, str]:
+        """Give a table's schema and name."""
+        return {"schema": self.schema(table), "name": table.name}
+
+    def name(self, table: sa.Table, seen_from: sa.Table) -> str:
+        """Give a table's quoted name, with its schema where that is another than that of the one that writes it."""
+        return f"{self.routine(table, seen_from)}{self._backend.quote(table.name)}"
+
+    def routine(self, trail: sa.Table, seen_from: sa.Table) -> str:
+        """Give what stands before a routine of the trail: its schema with a dot, or nothing."""
+        schema = self.schema(trail)
+        return "" if schema == self.schema(seen_from) else f"{self._backend.quote(schema)}."
+
+    def trigger(self, name: str, table: sa.Table) -> str:
+        """Give the quoted full name of a trigger of a table."""
+        schema = self._schemas.get(table.schema, table.schema)
+        return f"{self._backend.quote(schema)}.{self._backend.quote(name)}" if schema else self._backend.quote(name)
+
+    def full(self, table: sa.Table) -> str:
+        """Give a table's quoted name as it is created."""
+        return self._backend.table_name(table, self._schemas)
 
 
 def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:

@@ -18,8 +18,6 @@ from sa_audit.query import history, reconcile
 from sa_audit.testing import unguarded
 from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, statements, story
 
-pytestmark = pytest.mark.only_on("postgresql", "sqlite")
-
 
 class Base(DeclarativeBase):
     pass
@@ -227,8 +225,8 @@ def test_one_round_trip_for_a_writing_transaction(bank: sa.Engine) -> None:
         session.commit()
     own = [sql for sql in written if "account_bt" not in sql]
     # one to tell; where the database does not forget by itself, one to take it back; in SQLite's process one to look
-    assert len(own) == {"postgresql": 1, "mysql": 2, "mariadb": 2, "sqlite": 3}[bank.dialect.name]
-    assert len(plain) <= 4
+    assert len(own) == (3 if bank.dialect.name == "sqlite" else 1)
+    assert len(plain) == (5 if bank.dialect.name == "sqlite" else 2)
     assert actors(bank) == ["alice"] * 3 + [None] + ["bob"] * 3
 
 

@@ -111,6 +111,7 @@ def test_phantom(ground: Engine, case: str) -> None:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("mariadb")
 @pytest.mark.parametrize("case", ["update", "many updates by key", "many deletes by criteria", "delete"])
 def test_phantom_under_read_committed(ground: Engine, case: str) -> None:
@@ -269,6 +270,7 @@ def test_rollback(ground: Engine, statement: Any) -> None:
     assert all(row.actor == "seed" for row in history_of(ground, ITEM))
 
 
+@pytest.mark.session_capture("is about the session's own reads in between")
 @pytest.mark.parametrize(
     "options", [{"stream_results": True}, {"yield_per": 2}, {"stream_results": True, "max_row_buffer": 1}]
 )

@@ -218,6 +218,7 @@ def test_mariadb_prefixes_and_limits_are_refused(standing: Standing, make: Any) 
     refused(standing, lambda session, twin: session.connection().execute(make(twin.Account.__table__)))
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("mariadb")
 def test_delete_with_a_limit_is_refused(standing: Standing) -> None:
     """A DELETE with LIMIT, where SQLAlchemy knows it, is refused."""
@@ -231,6 +232,7 @@ def test_delete_with_a_limit_is_refused(standing: Standing) -> None:
     )
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("mariadb")
 def test_update_of_two_tables_is_refused(standing: Standing) -> None:
     """MariaDB's UPDATE that sets columns of several tables is refused."""
