@@ -340,7 +340,7 @@ class MariaDB:
 
     def _renew(self, worker: str) -> None:
         self._clear(worker)
-        self._execute(f"CREATE DATABASE `{worker}` CHARACTER SET utf8mb4")
+        self._execute(f"CREATE DATABASE IF NOT EXISTS `{worker}` CHARACTER SET utf8mb4")
 
     def _drop(self, schema: str) -> None:
         """Drop the schema; roll back a transaction that was prepared and then forgotten, if it stands in the way."""
@@ -348,6 +348,8 @@ class MariaDB:
         try:
             self._execute("SET lock_wait_timeout = 3, innodb_lock_wait_timeout = 3", drop)
         except pymysql.OperationalError as error:
+            if error.args[0] == 1010 and self._is_empty(schema):
+                return  # the server has left a file of its own in the directory, such as a backup of triggers
             if error.args[0] != 1205:
                 raise
             (forgotten,) = self._execute("XA RECOVER")
@@ -355,6 +357,10 @@ class MariaDB:
                 rollback = f"XA ROLLBACK X'{data[:length].hex()}', X'{data[length:].hex()}', {form}"
                 self._execute(rollback, ignore=(1397, 1399))  # another connection's, still in use
             self._execute(drop)
+
+    def _is_empty(self, schema: str) -> bool:
+        (tables,) = self._execute(f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{schema}' LIMIT 1")
+        return not tables
 
     def _execute(self, *statements: str, ignore: tuple[int, ...] = ()) -> list[tuple[tuple[Any, ...], ...]]:
         """Run the statements and return the rows of each; errors with these numbers are passed over."""
