@@ -201,8 +201,14 @@ def holds(engine: sa.Engine, metadata: sa.MetaData) -> dict[str, Any]:
 
 
 def _default(column: Any) -> Any:
-    """Give a column's default; none and NULL are the same."""
-    return None if column["default"] == "NULL" else column["default"]
+    """Give a column's default; none and NULL are the same, and so is an expression in parentheses that enclose it all.
+
+    (SQLAlchemy 2.0.30 writes those of SQLite's defaults twice.)
+    """
+    default = column["default"]
+    while isinstance(default, str) and default.startswith("(") and default.endswith("))"):
+        default = default[1:-1]
+    return None if default == "NULL" else default
 
 
 def _objects(connection: sa.Connection) -> list[Any]:
