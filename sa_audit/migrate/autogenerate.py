@@ -116,7 +116,7 @@ def _hide(context: AutogenContext, metadatas: list[sa.MetaData]) -> None:
     script = script_for(context.dialect)
     schemas = {script.known(table.schema) for metadata in metadatas for table in metadata.tables.values()}
     there = {script.known(schema) for schema in context.inspector.get_schema_names()}
-    marked = script.trail_tables(context.connection, (schemas | {None}) & (there | {None}))  # type: ignore[arg-type]
+    marked = script.trail_tables(context.connection, (schemas | {None}) & (there | {None}))  # type: ignore[arg-type] # quoted names
 
     def is_data(name: str | None, type_: str, parents: Any) -> bool:
         return type_ != "table" or (script.known(parents.get("schema_name")), name) not in marked
