@@ -7,6 +7,7 @@ its number, and so do the history rows under it.  Imports model and SQLAlchemy o
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from .backend import (
     Backend,
     Batch,
     Entry,
+    Image,
     Key,
     Recorded,
     SchemaMap,
@@ -220,13 +222,9 @@ END"""
             for start in range(0, len(batch.deleted), self.chunk)
         )
         for start in range(0, len(batch.images), self.chunk):
-            statement = self._changed_statement(connection, target)
-            parameters = {
-                "tx": entry.id,
-                "at": entry.recorded_at,
-                "flush": flush,
-                "rows": _document(batch.images[start : start + self.chunk]),
-            }
+            images = batch.images[start : start + self.chunk]
+            statement = self._changed_statement(connection, target, len(images) == 1)
+            parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush, **_rows(images)}
             others += int(internal(connection, statement, parameters).rowcount)
         return Recorded(entry, inserted, others)
 
@@ -234,15 +232,15 @@ END"""
         self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
     ) -> Entry:
         """Write an entry by itself."""
-        table = self.table_name(target.trail.transaction, target.schemas)
-        statement = (
-            sa.text(
-                f"INSERT INTO {table} (first_id, {', '.join(CLAIMS)}) "
-                f"VALUES (:first_id, {', '.join(':' + name for name in CLAIMS)}) RETURNING id, recorded_at"
+        cache_key = (self, "entry alone", tuple(target.schemas.items()))
+        statement = target.audited.memo.get(cache_key)
+        if statement is None:
+            sql = (
+                f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} "
+                f"(first_id, {', '.join(CLAIMS)}) VALUES (:first_id, {', '.join(':' + name for name in CLAIMS)}) "
+                "RETURNING id, recorded_at"
             )
-            .bindparams(sa.bindparam("first_id"), *claim_parameters())
-            .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
-        )
+            statement = target.audited.memo[cache_key] = _entry_text(sql)
         row = internal(connection, statement, {**claims, "first_id": first.id if first else None}).one()
         return Entry(row.id, row.recorded_at)
 
@@ -274,31 +272,34 @@ END"""
         self, connection: Connection, target: Target, batch: Batch, claims: Mapping[str, Any], first: Entry | None
     ) -> Entry | None:
         """Write an entry if any row differs from its image, by one statement that looks and writes."""
-        cache_key = (self, "entry", tuple(target.schemas.items()))
-        statement = target.audited.memo.get(cache_key)
-        if statement is None:
-            sql = (
-                f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} "
-                f"(first_id, {', '.join(CLAIMS)}) SELECT :first_id, {', '.join(':' + name for name in CLAIMS)} "
-                f"FROM DUAL WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(connection, target)}) AS d) "
-                "RETURNING id, recorded_at"
-            )
-            statement = target.audited.memo[cache_key] = (
-                sa.text(sql)
-                .bindparams(sa.bindparam("first_id"), sa.bindparam("rows"), *claim_parameters())
-                .columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
-            )
         for start in range(0, len(batch.images), self.chunk):
-            rows = _document(batch.images[start : start + self.chunk])
-            parameters = {**claims, "first_id": first.id if first else None, "rows": rows}
+            images = batch.images[start : start + self.chunk]
+            statement = self._entry_statement(connection, target, len(images) == 1)
+            parameters = {**claims, "first_id": first.id if first else None, **_rows(images)}
             row = internal(connection, statement, parameters).first()
             if row is not None:
                 return Entry(row.id, row.recorded_at)
         return None
 
-    def _changed_statement(self, connection: Connection, target: Target) -> sa.TextClause:
+    def _entry_statement(self, connection: Connection, target: Target, single: bool) -> Any:
+        cache_key = (self, "entry", single, tuple(target.schemas.items()))
+        statement = target.audited.memo.get(cache_key)
+        if statement is None:
+            if single:
+                changed = f"{self._single_row(target)} AND NOT ({self._unchanged(target.audited)})"
+            else:
+                changed = f"DUAL WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(connection, target)}) AS d)"
+            sql = (
+                f"INSERT INTO {self.table_name(target.trail.transaction, target.schemas)} "
+                f"(first_id, {', '.join(CLAIMS)}) SELECT :first_id, {', '.join(':' + name for name in CLAIMS)} "
+                f"FROM {changed} RETURNING id, recorded_at"
+            )
+            statement = target.audited.memo[cache_key] = _entry_text(sql)
+        return statement
+
+    def _changed_statement(self, connection: Connection, target: Target, single: bool) -> sa.TextClause:
         audited = target.audited
-        cache_key = (self, "changed", tuple(target.schemas.items()))
+        cache_key = (self, "changed", single, tuple(target.schemas.items()))
         statement: sa.TextClause | None = audited.memo.get(cache_key)
         if statement is None:
             columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
@@ -307,43 +308,72 @@ END"""
                 f"(audit_tx, audit_op, audit_at, audit_flush, audit_before{columns}) "
                 "SELECT :tx, 'U', :at, :flush, CONCAT('{', SUBSTR(d.audit_before, 2), '}')"
                 f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} "
-                f"FROM ({self._changed_rows(connection, target)}) AS d"
+                f"FROM ({self._changed_rows(connection, target, single)}) AS d"
             )
-            statement = audited.memo[cache_key] = sa.text(sql).bindparams(
-                moment_parameter("at"), sa.bindparam("tx"), sa.bindparam("flush"), sa.bindparam("rows")
-            )
+            statement = audited.memo[cache_key] = sa.text(sql).bindparams(moment_parameter("at"))
         return statement
 
-    def _changed_rows(self, connection: Connection, target: Target) -> str:
-        """Give the SELECT of the rows that differ from their images, with their before-objects."""
+    def _changed_rows(self, connection: Connection, target: Target, single: bool = False) -> str:
+        """Give the SELECT of the rows that differ from their images, with their before-objects.
+
+        ``single``: the texts of the one image are the parameters ``o0..``, which takes less than a JSON_TABLE.
+        """
         audited = target.audited
-        keys = {column.name for column in audited.key}
-        collations = self._collations(connection, target)
-        members, paths, match = self._members(audited), [], []
-        for i, column in enumerate(audited.columns):
-            if column.name in keys:
-                paths.append(f"o{i} {self._key_type(column, collations)} PATH '$[{i}]'")
-                match.append(f"t.{self.quote(column.name)} = {self._key_value(column, f'v.o{i}')}")
-            else:
-                paths.append(f"o{i} LONGTEXT CHARACTER SET utf8mb4 PATH '$[{i}]'")
+        members = ", ".join(self._members(audited, ":o" if single else "v.o")) or "''"
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
-        join = "STRAIGHT_JOIN" if audited.table.primary_key.columns else "JOIN"
+        source = self._single_row(target) if single else self._document_rows(connection, target)
         return (
-            f"SELECT * FROM (SELECT CONCAT({', '.join(members) or chr(39) * 2}) AS audit_before{columns} "
-            f"FROM JSON_TABLE(:rows, '$[*]' COLUMNS ({', '.join(paths)})) AS v "
-            f"{join} {self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)} "
-            f"ON {' AND '.join(match)}) AS c "
+            f"SELECT * FROM (SELECT CONCAT({members}) AS audit_before{columns} FROM {source}) AS c "
             "WHERE c.audit_before <> ''"
         )
 
-    def _members(self, audited: AuditedTable) -> list[str]:
+    def _single_row(self, target: Target) -> str:
+        """Give ``table WHERE key``, for the row whose image is in parameters."""
+        audited = target.audited
+        match = []
+        for i, column in enumerate(audited.columns):
+            if column.name in {key.name for key in audited.key}:
+                match.append(f"t.{self.quote(column.name)} = {self._key_value(column, f':o{i}')}")
+        return (
+            f"{self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)} WHERE {' AND '.join(match)}"
+        )
+
+    def _document_rows(self, connection: Connection, target: Target) -> str:
+        """Give the join of the rows with their images, ``v``, which come as one JSON document."""
+        audited = target.audited
+        collations = self._collations(connection, target)
+        paths, match = [], []
+        for i, column in enumerate(audited.columns):
+            type_ = "LONGTEXT CHARACTER SET utf8mb4"
+            if column.name in {key.name for key in audited.key}:
+                type_ = self._key_type(column, collations)
+                match.append(f"t.{self.quote(column.name)} = {self._key_value(column, f'v.o{i}')}")
+            paths.append(f"o{i} {type_} PATH '$[{i}]'")
+        join = "STRAIGHT_JOIN" if audited.table.primary_key.columns else "JOIN"
+        return (
+            f"JSON_TABLE(:rows, '$[*]' COLUMNS ({', '.join(paths)})) AS v "
+            f"{join} {self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)} "
+            f"ON {' AND '.join(match)}"
+        )
+
+    def _unchanged(self, audited: AuditedTable) -> str:
+        """Give the condition that a row is as its image, which is in parameters."""
+        keys = {column.name for column in audited.key}
+        same = [
+            f"BINARY :o{i} <=> BINARY {self._text(column, 't')}"
+            for i, column in enumerate(audited.columns)
+            if column.name not in keys
+        ]
+        return " AND ".join(same) or "TRUE"
+
+    def _members(self, audited: AuditedTable, image: str = "v.o") -> list[str]:
         """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
         keys = {column.name for column in audited.key}
         members = []
         for i, column in enumerate(audited.columns):
             if column.name in keys:
                 continue
-            old = f"v.o{i}"
+            old = f"{image}{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
             members.append(
                 f"IF(BINARY {old} <=> BINARY {self._text(column, 't')}, '', "
@@ -420,5 +450,14 @@ def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
     return f"CAST({column} AS CHAR)"
 
 
-def _document(images: Any) -> str:
-    return "[" + ",".join(image.values[0] for image in images) + "]"
+def _entry_text(sql: str) -> Any:
+    """Give the INSERT of an entry, which returns what the database gave it."""
+    columns = (sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
+    return sa.text(sql).bindparams(*claim_parameters()).columns(*columns)
+
+
+def _rows(images: Sequence[Image]) -> dict[str, Any]:
+    """Give images as parameters: one as its texts, several as one JSON document."""
+    if len(images) == 1:
+        return {f"o{i}": text for i, text in enumerate(json.loads(images[0].values[0]))}
+    return {"rows": "[" + ",".join(image.values[0] for image in images) + "]"}
