@@ -1,4 +1,4 @@
-"""What the library needs of a database, and the text both sides share: quoting, names, literals.
+"""What the library needs of a database: to guard, to read and to record.
 
 One :class:`Backend` for each database; nothing outside this package asks which database it is.
 Imports model, errors and SQLAlchemy only.
@@ -7,12 +7,10 @@ Imports model, errors and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
@@ -20,105 +18,32 @@ from sqlalchemy.types import TypeEngine
 
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
-from ..model.types import BigId, UTCDateTime
 from .objects import TrailObject, statements
-
-CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
-MESSAGE: Final = "sa_audit: the trail is append-only"
-
-MARKER: Final = "sa_audit_updated"
-
-SchemaMap = Mapping[str | None, str | None]
-Key = tuple[Any, ...]
-
-
-class Image(NamedTuple):
-    """A row before a statement: its key as Python values, and each recorded column as the backend reads it."""
-
-    key: Key
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one statement of recording writes of one table.
-
-    ``inserted`` and ``deleted`` are keys of rows that stand in the table now, ``images`` rows as they were.
-    """
-
-    inserted: Sequence[Key] = ()
-    images: Sequence[Image] = ()
-    deleted: Sequence[Key] = ()
+from .stages import Stages
+from .values import (
+    CLAIMS,
+    INTERNAL,
+    MARKER,
+    MESSAGE,
+    OWN,
+    Batch,
+    Entry,
+    Image,
+    Key,
+    Recorded,
+    SchemaMap,
+    Target,
+    claim_parameters,
+    internal,
+    moment_parameter,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The row of ``audit_transaction`` that history rows belong to."""
-
-    id: int
-    recorded_at: dt.datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a statement of recording did: its entry (None if nothing had changed), and rows by kind."""
-
-    entry: Entry | None
-    inserted: int
-    others: int
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An audited table as one connection writes it: with its schemas translated, and the flush it belongs to."""
-
-    audited: AuditedTable
-    schemas: SchemaMap = field(default_factory=dict)
-
-    @property
-    def trail(self) -> Trail:
-        """The trail of the table's MetaData."""
-        return self.audited.trail
-
-
-class Backend(ABC):
+class Backend(Stages):
     """One database's way to guard, read and record."""
 
     name: ClassVar[str]
     chunk: ClassVar[int] = 1000
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-
-    # -- text ------------------------------------------------------------------
-
-    def quote(self, name: str) -> str:
-        """Quote an identifier for use in :func:`sqlalchemy.text`."""
-        quoted = self.dialect.identifier_preparer.quote(name)
-        if "%" in name:
-            quoted = quoted.replace("%%", "%")
-        return quoted.replace(":", "\\:")
-
-    def table_name(self, table: sa.Table, schemas: SchemaMap) -> str:
-        """Give a table's quoted name, its schema translated."""
-        schema = schemas.get(table.schema, table.schema)
-        return f"{self.quote(schema)}.{self.quote(table.name)}" if schema else self.quote(table.name)
-
-    def literal(self, text: str) -> str:
-        """Give a string as a SQL literal for use in :func:`sqlalchemy.text`."""
-        return "'" + text.replace("'", "''").replace(":", "\\:") + "'"
-
-    def json_key(self, name: str) -> str:
-        """Give ``,"name":`` as a SQL literal: the start of one member of a before-object."""
-        return self.literal("," + json.dumps(name, ensure_ascii=False) + ":")
-
-    def type_name(self, type_: TypeEngine[Any]) -> str:
-        """Give the database's name of a type, for a CAST in :func:`sqlalchemy.text`."""
-        return self.dialect.type_compiler_instance.process(type_).replace(":", "\\:")
-
-    def database_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
-        """Give the type that the database sees behind decorators and variants."""
-        return type_._unwrapped_dialect_impl(self.dialect)
 
     # -- guards ------------------------------------------------------------------
 
@@ -154,10 +79,10 @@ class Backend(ABC):
     def in_autocommit(self, connection: Connection) -> bool:
         """Tell whether each statement would commit by itself."""
 
-    def lock_writer(self, connection: Connection, target: Target) -> None:  # noqa: B027 (nothing to do by default)
+    def lock_writer(self, connection: Connection, target: Target) -> None:
         """Take the database's write lock where there is only one, so that what is read stays true."""
 
-    def lock_table(self, connection: Connection, target: Target) -> None:  # noqa: B027 (nothing to do by default)
+    def lock_table(self, connection: Connection, target: Target) -> None:
         """Take the lock on a table that the coming DELETE or UPDATE takes, so that its entry is dated after it."""
 
     def cascades(self, connection: Connection) -> bool:
@@ -182,7 +107,6 @@ class Backend(ABC):
             return "is there another row with the same key, since the table has no primary key?"
         return "was a key changed by a trigger or a rule?"
 
-    locks_rows: ClassVar[bool] = True
     row_lock: ClassVar[str] = " FOR UPDATE"
     table_exists: ClassVar[str] = (
         "SELECT 1 FROM information_schema.tables WHERE table_schema = :schema AND table_name = :name"
@@ -270,84 +194,6 @@ class Backend(ABC):
     ) -> Entry:
         """Write an entry by itself, without history rows."""
 
-    # -- many rows -------------------------------------------------------------------
-
-    @abstractmethod
-    def create_stage(self, target: Target, name: str) -> list[str]:
-        """Give the statements that create a temporary table for images: columns ``k0..`` and ``o0..``."""
-
-    def drop_stage(self, name: str) -> list[str]:
-        """Give the statements that drop such a table if it is there, without ending the transaction."""
-        return [f"DROP TABLE IF EXISTS {name}"]
-
-    @abstractmethod
-    def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
-        """Give the SELECT of the rows that differ from their staged images: operation, before-object, columns."""
-
-    @abstractmethod
-    def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
-        """Give the SQL expressions that a stage keeps of a row, one for each recorded column."""
-
-    def stage(self, audited: AuditedTable, name: str) -> sa.TableClause:
-        """Give a stage as a table to write expressions with."""
-        keys = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
-        images: list[Any] = [sa.column(f"o{i}") for i in range(len(audited.columns))]
-        return sa.table(name, *keys, *images)
-
-    def stage_rows(self, target: Target, name: str, condition: Any) -> Any:
-        """Give the INSERT that reads, locks and stages the rows of a condition."""
-        audited = target.audited
-        source = self.table_name(audited.table, target.schemas).replace("\\:", ":")
-        images: list[Any] = [
-            sa.literal_column(text.replace("\\:", ":")) for text in self.staged_columns(audited, source)
-        ]
-        stage = self.stage(audited, name)
-        query = sa.select(*audited.key, *images).select_from(audited.table).where(condition)
-        if self.locks_rows:
-            query = query.with_for_update(of=audited.table, key_share=True)
-        return sa.insert(stage).from_select(list(stage.c), query)
-
-    def record_staged(self, connection: Connection, target: Target, name: str, flush: int, entry: Entry) -> int:
-        """Record the rows that differ from their staged images; give their number."""
-        audited = target.audited
-        columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
-        sql = (
-            f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
-            f"(audit_tx, audit_at, audit_flush, audit_op, audit_before{columns}) "
-            f"SELECT :tx, :at, :flush, r.* FROM ({self.staged_rows(connection, target, name)}) AS r"
-        )
-        statement = sa.text(sql).bindparams(
-            moment_parameter("at"), sa.bindparam("tx", type_=BigId), sa.bindparam("flush", type_=sa.Integer())
-        )
-        parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush}
-        return int(internal(connection, statement, parameters).rowcount)
-
-    def any_staged(self, connection: Connection, target: Target, name: str) -> bool:
-        """Tell whether any row differs from its staged image."""
-        sql = f"SELECT 1 FROM ({self.staged_rows(connection, target, name)}) AS r LIMIT 1"
-        return internal(connection, sa.text(sql)).first() is not None
-
-    def copy_where(self, target: Target, condition: Any, flush: int, entry: Entry) -> Any:
-        """Give the INSERT that copies the rows of a condition into the history as deleted."""
-        audited = target.audited
-        names = ["audit_tx", "audit_op", "audit_at", "audit_flush"]
-        query = (
-            sa.select(
-                sa.literal(entry.id, sa.BigInteger()),
-                sa.literal("D", sa.String()),
-                sa.literal(entry.recorded_at, UTCDateTime()),
-                sa.literal(flush, sa.Integer()),
-                *(column.source for column in audited.recorded),
-            )
-            .select_from(audited.table)
-            .where(condition)
-        )
-        if self.locks_rows:
-            query = query.with_for_update(of=audited.table)
-        columns = [audited.history.c[name] for name in names]
-        columns += [column.recorded for column in audited.recorded if column.recorded is not None]
-        return sa.insert(audited.history).from_select(columns, query, include_defaults=False)
-
     def key_predicate(self, audited: AuditedTable, alias: str) -> str:
         """Give ``alias.key IN :keys`` for a bound expanding parameter."""
         names = [f"{alias}.{self.quote(column.name)}" for column in audited.key]
@@ -363,26 +209,6 @@ class Backend(ABC):
     def keys_value(self, audited: AuditedTable, keys: Sequence[Key]) -> list[Any]:
         """Give keys in the shape that :meth:`keys_parameter` takes."""
         return [key[0] for key in keys] if len(audited.key) == 1 else [tuple(key) for key in keys]
-
-
-def claim_parameters() -> list[sa.BindParameter[Any]]:
-    """Give the typed parameters of an entry's claims."""
-    return [sa.bindparam(name, type_=sa.JSON(none_as_null=True) if name == "context" else sa.Text()) for name in CLAIMS]
-
-
-def moment_parameter(name: str) -> sa.BindParameter[Any]:
-    """Give a typed parameter for a moment."""
-    return sa.bindparam(name, type_=UTCDateTime())
-
-
-def internal(connection: Connection, statement: Any, parameters: Any = None) -> Any:
-    """Execute a statement of the library itself, which the hooks let pass."""
-    return connection.execute(statement, parameters, execution_options=OWN)
-
-
-INTERNAL: Final = "sa_audit_internal"
-OWN: Final[Mapping[str, Any]] = {INTERNAL: True, "stream_results": False, "yield_per": None}
-"""Execution options of the library's own statements, whatever the user set for his."""
 
 
 _NOTED: Final = "_sa_audit_trails"
@@ -433,3 +259,26 @@ def _make(dialect: Dialect) -> Backend:
     raise UnauditedWrite(
         f"the database {dialect.name!r} is not supported: use PostgreSQL, MariaDB or SQLite for audited tables"
     )
+
+
+__all__ = [
+    "CLAIMS",
+    "INTERNAL",
+    "MARKER",
+    "MESSAGE",
+    "OWN",
+    "Backend",
+    "Batch",
+    "Entry",
+    "Image",
+    "Key",
+    "Recorded",
+    "SchemaMap",
+    "Target",
+    "backend_for",
+    "claim_parameters",
+    "internal",
+    "moment_parameter",
+    "note_trail",
+    "noted_trails",
+]

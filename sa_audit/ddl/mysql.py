@@ -1,7 +1,6 @@
-"""MariaDB: guards as triggers, images as text in one JSON document, epochs in place of transaction ids.
+"""MariaDB: images as text in one JSON document, history by one statement for each kind of row.
 
-MariaDB has no transaction id that SQL can read: each entry share-locks the open row of ``audit_epoch`` and carries
-its number, and so do the history rows under it.  Imports model and SQLAlchemy only.
+Imports model and SQLAlchemy only.
 """
 
 from __future__ import annotations
@@ -15,150 +14,27 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
-from ..model.history import AuditedTable, RecordedColumn, Trail
-from ..model.names import short_name
+from ..model.history import AuditedTable, RecordedColumn
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
-    MESSAGE,
-    Backend,
     Batch,
     Entry,
     Image,
     Key,
     Recorded,
-    SchemaMap,
     Target,
     claim_parameters,
     internal,
     moment_parameter,
 )
-from .objects import TrailObject, spoken
+from .mysql_guards import MariaDBGuards
 
 
-class MariaDB(Backend):
+class MariaDB(MariaDBGuards):
     """MariaDB 10.10 and later, InnoDB tables."""
 
     name = "mariadb"
-
-    def literal(self, text: str) -> str:
-        """Escape the backslash as well, which MariaDB reads in literals."""
-        return super().literal(text.replace("\\", "\\\\"))
-
-    # -- guards ------------------------------------------------------------------
-
-    def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
-        """Give the epochs, the first one open; an epoch can only be closed, and stays."""
-        name = self._beside(trail, schemas, "audit_epoch")
-        refuse = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{MESSAGE}: {{}} on audit_epoch refused'"
-        delete, update = (self._beside(trail, schemas, f"audit_epoch_guard_{event}") for event in ("delete", "update"))
-        return [
-            TrailObject(
-                kind="table",
-                schema=schemas.get(trail.transaction.schema, trail.transaction.schema),
-                name="audit_epoch",
-                create=(
-                    f"CREATE TABLE IF NOT EXISTS {name} (epoch BIGINT NOT NULL PRIMARY KEY, closed TINYINT NOT NULL) "
-                    "ENGINE=InnoDB COMMENT='sa_audit: epochs of writing transactions'",
-                    f"INSERT IGNORE INTO {name} (epoch, closed) VALUES (1, 0)",
-                    f"CREATE TRIGGER IF NOT EXISTS {delete} BEFORE DELETE ON {name} FOR EACH ROW\n"
-                    f"{refuse.format('DELETE')}",
-                    f"CREATE TRIGGER IF NOT EXISTS {update} BEFORE UPDATE ON {name} FOR EACH ROW\n"
-                    "IF NEW.epoch <> OLD.epoch OR NEW.closed < OLD.closed THEN\n"
-                    f"    {refuse.format('UPDATE')};\nEND IF",
-                ),
-                drop=(f"DROP TABLE IF EXISTS {name}",),
-                definition="",
-                shared=True,
-            )
-        ]
-
-    def guard_objects(
-        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
-    ) -> list[TrailObject]:
-        """Give guards of UPDATE and DELETE (REPLACE is a DELETE), and what fits an inserted row to its transaction."""
-        bodies = {}
-        for event in ("UPDATE", "DELETE"):
-            message = f"{MESSAGE}: {event} on {table.name} refused"[:128].replace("'", "''")
-            bodies[event] = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
-        if table is trail.transaction:
-            bodies["INSERT"] = self._transaction_body(trail, schemas)
-        elif table is not trail.column:
-            bodies["INSERT"] = self._history_body(table, trail, schemas, default_schema)
-        return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
-
-    def _guard(self, table: sa.Table, schemas: SchemaMap, event: str, body: str) -> TrailObject:
-        quoted = self._trigger(table, schemas, event)
-        return TrailObject(
-            kind="trigger",
-            schema=schemas.get(table.schema, table.schema),
-            table=table.name,
-            name=short_name(f"{table.name}_guard_{event.lower()}"),
-            create=(
-                f"CREATE TRIGGER {quoted} BEFORE {event} ON {self.table_name(table, schemas)} FOR EACH ROW\n{body}",
-            ),
-            drop=(f"DROP TRIGGER IF EXISTS {quoted}",),
-            definition=f"BEFORE {event} {spoken(body)}",
-        )
-
-    def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the three triggers."""
-        events = ("UPDATE", "DELETE", "INSERT")
-        return [f"DROP TRIGGER IF EXISTS {self._trigger(table, schemas, event)}" for event in events]
-
-    def _trigger(self, table: sa.Table, schemas: SchemaMap, event: str) -> str:
-        schema = schemas.get(table.schema, table.schema)
-        name = self.quote(short_name(f"{table.name}_guard_{event.lower()}"))
-        return f"{self.quote(schema)}.{name}" if schema else name
-
-    def _beside(self, trail: Trail, schemas: SchemaMap, name: str) -> str:
-        schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
-        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
-
-    def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
-        epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)
-        return f"""BEGIN
-    DECLARE open_epoch BIGINT;
-    DECLARE is_closed TINYINT DEFAULT 1;
-    SET open_epoch = (SELECT max(epoch) FROM {epochs});
-    WHILE is_closed DO
-        SET is_closed = (SELECT closed FROM {epochs} WHERE epoch = open_epoch LOCK IN SHARE MODE);
-        IF is_closed IS NULL THEN
-            SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: there is no open epoch';
-        END IF;
-        SET open_epoch = open_epoch + is_closed;
-    END WHILE;
-    SET NEW.db_txid = open_epoch;
-    SET NEW.db_user = USER();
-    SET NEW.db_role = CURRENT_ROLE();
-    SET NEW.recorded_at = UTC_TIMESTAMP(6);
-    IF NEW.first_id IS NOT NULL THEN
-        SET NEW.recorded_at = (SELECT recorded_at FROM {table} WHERE id = NEW.first_id);
-    END IF;
-END"""
-
-    def _history_body(self, history: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> str:
-        table = self.table_name(trail.transaction, schemas)
-        own, other = (schemas.get(entry.schema, entry.schema) for entry in (trail.transaction, history))
-        if own is None and other is not None and default_schema is not None:
-            table = f"{self.quote(default_schema)}.{table}"  # a trigger looks for names in its own table's schema
-        return f"""BEGIN
-    SET NEW.audit_txid = (
-        SELECT db_txid FROM {table} WHERE id = NEW.audit_tx AND recorded_at = NEW.audit_at
-    );
-    IF NEW.audit_txid IS NULL THEN
-        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: history row without its transaction';
-    END IF;
-END"""
-
-    # -- state ---------------------------------------------------------------------
-
-    def in_autocommit(self, connection: Connection) -> bool:
-        """Ask the driver's connection, since an engine's isolation level is not in the execution options."""
-        driver: Any = connection.connection.driver_connection
-        if hasattr(driver, "get_autocommit"):
-            return bool(driver.get_autocommit())
-        return bool(getattr(driver, "autocommit", False))
 
     # -- images --------------------------------------------------------------------
 

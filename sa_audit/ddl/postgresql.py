@@ -14,30 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.engine import Connection
 
-from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.history import AuditedTable, RecordedColumn
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
     MARKER,
-    Backend,
     Batch,
     Entry,
     Recorded,
-    SchemaMap,
     Target,
     claim_parameters,
     internal,
     moment_parameter,
 )
-from .objects import TrailObject, spoken
-from .postgresql_functions import (
-    drop_unused,
-    function_definition,
-    guard_function,
-    history_function,
-    transaction_function,
-    trigger_definition,
-)
+from .postgresql_guards import PostgreSQLGuards
 
 # Types whose text no setting changes, or that text_form() spells itself.
 EXACT_TEXT = (
@@ -49,117 +39,13 @@ MAX_JSONB = 64_000_000
 """Length of images up to which they are sent as jsonb, which finds members three times as fast, and ends at 256 MB."""
 
 
-class PostgreSQL(Backend):
+class PostgreSQL(PostgreSQLGuards):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
-
-    # -- guards ------------------------------------------------------------------
-
-    def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
-        """Give the guard functions, versioned by name, in the schema of the trail."""
-        real = self._real_schema(trail.transaction, schemas, default_schema)
-        schema = self.quote(real)
-        table = f"{schema}.{self.quote('audit_transaction')}"
-        texts = {
-            "sa_audit_guard_v1": guard_function(schema),
-            "sa_audit_transaction_v1": transaction_function(schema, table),
-            "sa_audit_history_v1": history_function(schema, table),
-        }
-        return [
-            TrailObject(
-                kind="function",
-                schema=real,
-                name=name,
-                create=(text,),
-                drop=(drop_unused(f"{schema}.{name}()"),),
-                definition=function_definition(spoken(text)),
-                shared=True,
-            )
-            for name, text in texts.items()
-        ]
-
-    def guard_objects(
-        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
-    ) -> list[TrailObject]:
-        """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
-        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", "sa_audit_guard_v1", 27)
-        truncate = ("BEFORE TRUNCATE", "FOR EACH STATEMENT", "sa_audit_guard_v1", 34)
-        objects = [
-            self._trigger("sa_audit_guard_row", table, trail, (schemas, default_schema), *row, always=True),
-            self._trigger("sa_audit_guard_truncate", table, trail, (schemas, default_schema), *truncate, always=True),
-        ]
-        if table is trail.transaction:
-            entry = ("BEFORE INSERT", "FOR EACH ROW", "sa_audit_transaction_v1", 7)
-            objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *entry))
-        elif table is not trail.column:
-            rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
-            objects.append(
-                self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")
-            )
-        return objects
-
-    def _trigger(
-        self,
-        name: str,
-        table: sa.Table,
-        trail: Trail,
-        place: tuple[SchemaMap, str | None],
-        when: str,
-        each: str,
-        function: str,
-        code: int,
-        *,
-        always: bool = False,
-        new_table: str | None = None,
-    ) -> TrailObject:
-        """Give a trigger; ``code`` is its ``tgtype`` in the catalog."""
-        on = self._qualified(table, *place)
-        real = self._real_schema(trail.transaction, *place)
-        rows = f" REFERENCING NEW TABLE AS {new_table}" if new_table else ""
-        create = [
-            f"CREATE TRIGGER {name} {when} ON {on}{rows}\n{each} EXECUTE FUNCTION {self.quote(real)}.{function}()"
-        ]
-        if always:
-            create.append(f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {name}")
-        return TrailObject(
-            kind="trigger",
-            schema=self._real_schema(table, *place),
-            table=table.name,
-            name=name,
-            create=tuple(create),
-            drop=(f"DROP TRIGGER IF EXISTS {name} ON {on}",),
-            definition=trigger_definition(code, "A" if always else "O", f"{real}.{function}", new_table),
-        )
-
-    def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the three triggers."""
-        name = self._qualified(table, schemas, default_schema)
-        triggers = ("sa_audit_guard_row", "sa_audit_guard_truncate", "sa_audit_insert")
-        return [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
-
-    def _real_schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
-        return schemas.get(table.schema, table.schema) or default_schema or "public"
-
-    def _schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
-        return self.quote(self._real_schema(table, schemas, default_schema))
-
-    def _qualified(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
-        return f"{self._schema(table, schemas, default_schema)}.{self.quote(table.name)}"
-
-    # -- state ---------------------------------------------------------------------
-
-    def in_autocommit(self, connection: Connection) -> bool:
-        """Ask the driver's connection, since an engine's isolation level is not in the execution options."""
-        return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
-
-    def lock_table(self, connection: Connection, target: Target) -> None:
-        """Wait for whoever holds SHARE locks: what he sees at his clock is then what the past shows at it."""
-        name = self.table_name(target.audited.table, target.schemas)
-        internal(connection, sa.text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
 
     # -- images --------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""History tables: the shadow of each audited table, built as its model is declared.
+"""The trail of a MetaData: its configuration, fixed tables and audited tables.
 
 The trail of a MetaData stands in ``metadata.info``, the audited table's part in ``Table.info``; nothing is
 global.  Imports only the model's own parts, errors and SQLAlchemy.
@@ -9,226 +9,24 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ..errors import ConfigurationError, NotAudited
+from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
-from .names import MAX_NAME, short_name
-from .policy import Exclude, Mask, Policy, policy_of
 from .tables import (
-    DB_TXID,
-    RANDOM_SALT,
     TRAIL_TABLE,
-    NextAuditId,
     clear_the_way,
     column_table,
     history_sequence,
     transaction_table,
 )
-from .types import BigId, Salt, UTCDateTime, plain_type
+from .types import plain_type
 
 TRAIL: Final = "sa_audit.trail"
-AUDITED: Final = "sa_audit.audited"
-RESERVED: Final = (
-    "audit_id",
-    "audit_tx",
-    "audit_txid",
-    "audit_op",
-    "audit_at",
-    "audit_before",
-    "audit_salt",
-    "audit_flush",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedColumn:
-    """One column of an audited table as the history knows it.
-
-    ``recorded`` is the history's column, or None where the policy is a mask.
-    """
-
-    source: sa.Column[Any]
-    recorded: sa.Column[Any] | None
-    policy: Policy | None
-
-    @property
-    def name(self) -> str:
-        """The column's name in the database."""
-        return self.source.name
-
-    @property
-    def masked(self) -> bool:
-        """Whether only the fact of a change is recorded."""
-        return isinstance(self.policy, Mask)
-
-
-class AuditedTable:
-    """An audited table with its history table, options and recorded columns."""
-
-    def __init__(
-        self, trail: Trail, table: sa.Table, options: AuditOptions, key: tuple[sa.Column[Any], ...] = ()
-    ) -> None:
-        self._mapped_key = key
-        self.trail = trail
-        self.table = table
-        self.options = options
-        self.excluded: list[sa.Column[Any]] = []
-        self.columns: list[RecordedColumn] = []
-        self.memo: dict[Any, Any] = {}
-        self._indexed: set[tuple[str, ...]] = set()
-        self.history = self._build()
-
-    def __repr__(self) -> str:
-        return f"<AuditedTable {self.table.fullname} -> {self.history.fullname}>"
-
-    @property
-    def key(self) -> tuple[sa.Column[Any], ...]:
-        """The columns that identify a row: the primary key, that of the mapper, or all foreign keys."""
-        if self.table.primary_key.columns:
-            return tuple(self.table.primary_key.columns)
-        return self._mapped_key or tuple(column for column in self.table.columns if column.foreign_keys)
-
-    @property
-    def recorded(self) -> list[RecordedColumn]:
-        """The recorded columns whose values the history holds."""
-        return [column for column in self.columns if column.recorded is not None]
-
-    def _build(self) -> sa.Table:
-        self._check()
-        name = self.options.history_table or f"{self.table.name}_history"
-        if len(name.encode()) > MAX_NAME:
-            raise ConfigurationError(
-                f"the history table of {self.table.fullname} would be called {name!r}, which is longer than "
-                f"{MAX_NAME} bytes: give a shorter one with AuditOptions(history_table=...)"
-            )
-        schema = self.trail.configuration.schema or self.table.schema
-        full = f"{schema}.{name}" if schema else name
-        existing = self.trail.metadata.tables.get(full)
-        if existing is not None:
-            self._adopt(existing)
-        history = sa.Table(
-            name,
-            self.trail.metadata,
-            *self._own_columns(name),
-            schema=schema,
-            sqlite_autoincrement=True,
-            mysql_engine="InnoDB",
-            mariadb_engine="InnoDB",
-            info={TRAIL_TABLE: "history", AUDITED: self},
-            comment=f"sa_audit: history of {self.table.fullname}",
-            extend_existing=True,  # a reflected history table is adopted, and takes the types that it is read with
-        )
-        history.add_is_dependent_on(self.trail.transaction)
-        history.add_is_dependent_on(self.trail.column)
-        self.history = history
-        for column in self.table.columns:
-            self.add(column)
-        self._index(history)
-        return history
-
-    def _adopt(self, existing: sa.Table) -> None:
-        """Make ready a reflected history table, to be described anew; refuse any other table of that name."""
-        owner = existing.info.get(AUDITED)
-        if isinstance(owner, AuditedTable) and owner.table.fullname != self.table.fullname:
-            raise ConfigurationError(
-                f"{existing.fullname} is the history of {owner.table.fullname} already: "
-                f"name that of {self.table.fullname} with AuditOptions(history_table=...)"
-            )
-        missing = [name for name in RESERVED if name not in existing.c]
-        if missing:
-            raise ConfigurationError(
-                f"table {existing.fullname} is in the way of the history of {self.table.fullname} (it has no column "
-                f"{missing[0]!r}): name the history with AuditOptions(history_table=...)"
-            )
-        existing.indexes.clear()
-
-    def _check(self) -> None:
-        if not self.key:
-            raise ConfigurationError(
-                f"table {self.table.fullname} has no primary key, so its rows can't be told apart: give it one"
-            )
-        for column in self.key:
-            policy = policy_of(column.info, str(column))
-            if policy is not None:
-                raise ConfigurationError(
-                    f"column {column} is part of the primary key and has the policy {policy!r}: "
-                    "a row of the history could not be told from another, so leave the policy out"
-                )
-
-    def _own_columns(self, name: str) -> list[sa.schema.SchemaItem]:
-        sequence = self.trail.sequence
-        return [
-            sa.Column(
-                "audit_id",
-                BigId,
-                sequence,
-                server_default=NextAuditId(sequence),
-                primary_key=True,
-                autoincrement=True,
-            ),
-            sa.Column("audit_tx", BigId, nullable=False),
-            sa.Column("audit_txid", BigId, server_default=DB_TXID),
-            sa.Column("audit_op", sa.String(1), nullable=False),
-            sa.Column("audit_at", UTCDateTime(), nullable=False),
-            sa.Column("audit_before", sa.JSON(none_as_null=True)),
-            sa.Column("audit_salt", Salt, nullable=False, server_default=RANDOM_SALT),
-            sa.Column("audit_flush", sa.Integer()),
-            sa.PrimaryKeyConstraint("audit_id", name=short_name(f"pk_{name}")),
-        ]
-
-    def add(self, column: sa.Column[Any]) -> None:
-        """Record a column, unless its policy excludes it or it is there already."""
-        if column.name.lower() in RESERVED:
-            raise ConfigurationError(
-                f"column {column} has a name that the history keeps for itself: "
-                f"call it something else than {', '.join(RESERVED)}"
-            )
-        if any(column.name == known.name for known in self.columns) or column in self.excluded:
-            return
-        self.memo.clear()
-        policy = policy_of(column.info, str(column))
-        if isinstance(policy, Exclude):
-            self.excluded.append(column)
-        elif isinstance(policy, Mask):
-            self.columns.append(RecordedColumn(column, None, policy))
-        else:
-            self.columns.append(RecordedColumn(column, self._shadow(column), policy))
-            self.index_foreign_keys()
-
-    def _shadow(self, column: sa.Column[Any]) -> sa.Column[Any]:
-        pending = isinstance(column.type, sa.types.NullType)
-        shadow: sa.Column[Any] = sa.Column(
-            column.name, column.type if pending else plain_type(column.type), key=column.key, nullable=True
-        )
-        self.history.append_column(shadow, replace_existing=True)
-        if pending:
-            self.trail.pending.append((self, column, shadow))
-        return shadow
-
-    def _index(self, history: sa.Table) -> None:
-        key = [column.key for column in self.key]
-        sa.Index(short_name(f"ix_{history.name}_row"), *(history.c[name] for name in key), history.c.audit_id)
-        sa.Index(short_name(f"ix_{history.name}_audit_tx"), history.c.audit_tx)
-        self.index_foreign_keys()
-
-    def index_foreign_keys(self) -> None:
-        """Index the columns of each foreign key in the history, so that a lazy load in the past is a look-up."""
-        if not self.options.fk_indexes or not self.history.indexes:
-            return
-        for constraint in self.table.foreign_key_constraints:
-            keys = tuple(constraint.column_keys)
-            if keys in self._indexed or not all(key in self.history.c for key in keys):
-                continue
-            if tuple(key.key for key in self.key)[: len(keys)] == keys:
-                continue
-            self._indexed.add(keys)
-            names = "_".join(self.history.c[key].name for key in keys)
-            sa.Index(short_name(f"ix_{self.history.name}_{names}"), *(self.history.c[key] for key in keys))
 
 
 class Trail:

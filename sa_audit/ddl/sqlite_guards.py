@@ -1,0 +1,127 @@
+"""SQLite: guards as triggers, and the state of a connection.
+
+Imports model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..model.history import Trail
+from .backend import MESSAGE, OWN, Backend, SchemaMap, Target
+from .objects import TrailObject, spoken
+
+_NEWEST = (
+    "SELECT coalesce(n.first_id, n.id) AS first, n.recorded_at FROM audit_transaction AS n ORDER BY n.id DESC LIMIT 1"
+)
+_UNFIT_ENTRY = (
+    f"EXISTS (\n    SELECT 1 FROM ({_NEWEST}) AS last\n"
+    "    WHERE NEW.recorded_at < last.recorded_at OR NEW.first_id <> last.first\n)",
+    "an entry can only follow the newest one",
+)
+_UNFIT_ROW = (
+    "NOT EXISTS (\n    SELECT 1 FROM audit_transaction AS e\n"
+    "    WHERE e.id = NEW.audit_tx AND e.recorded_at = NEW.audit_at\n"
+    f"    AND coalesce(e.first_id, e.id) = (SELECT last.first FROM ({_NEWEST}) AS last)\n)",
+    "history row without its transaction",
+)
+"""What the guards of inserted rows refuse, and how they say it.
+
+There is one writer, so a row can belong to the newest transaction only, and nothing is dated before it.
+"""
+
+
+class SQLiteGuards(Backend):
+    """What keeps a trail on SQLite append-only."""
+
+    # -- guards ------------------------------------------------------------------
+
+    def guard_objects(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
+    ) -> list[TrailObject]:
+        """Give guards of UPDATE, DELETE and REPLACE, and what fits an inserted row to its transaction."""
+        _prefix, bare = self._names(table, schemas)
+        key = self.quote(next(iter(table.primary_key.columns)).name)
+        said = table.name.replace("'", "''")
+        refuse = {
+            event: f"BEGIN\n    SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');\nEND"
+            for event in ("UPDATE", "DELETE", "REPLACE")
+        }
+        bodies = {
+            "guard_update": f"BEFORE UPDATE ON {bare}\n{refuse['UPDATE']}",
+            "guard_delete": f"BEFORE DELETE ON {bare}\n{refuse['DELETE']}",
+            "guard_replace": (
+                f"BEFORE INSERT ON {bare}\nWHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
+                f"{refuse['REPLACE']}"
+            ),
+        }
+        unfit = _UNFIT_ENTRY if table is trail.transaction else _UNFIT_ROW if table is not trail.column else None
+        if unfit is not None:
+            condition, words = unfit
+            bodies["guard_insert"] = (
+                f"BEFORE INSERT ON {bare}\nWHEN {condition}\nBEGIN\n    SELECT RAISE(ABORT, 'sa_audit: {words}');\nEND"
+            )
+        return [self._guard(table, schemas, suffix, body) for suffix, body in bodies.items()]
+
+    def _guard(self, table: sa.Table, schemas: SchemaMap, suffix: str, body: str) -> TrailObject:
+        prefix, _bare = self._names(table, schemas)
+        name = f"{table.name}_{suffix}"
+        quoted = self.quote(name)
+        return TrailObject(
+            kind="trigger",
+            schema=schemas.get(table.schema, table.schema),
+            table=table.name,
+            name=name,
+            create=(f"CREATE TRIGGER {prefix}{quoted} {body}",),
+            drop=(f"DROP TRIGGER IF EXISTS {prefix}{quoted}",),
+            definition=spoken(body),
+        )
+
+    def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the four triggers."""
+        prefix, _bare = self._names(table, schemas)
+        suffixes = ("guard_update", "guard_delete", "guard_replace", "guard_insert")
+        return [f"DROP TRIGGER IF EXISTS {prefix}{self.quote(f'{table.name}_{suffix}')}" for suffix in suffixes]
+
+    def _names(self, table: sa.Table, schemas: SchemaMap) -> tuple[str, str]:
+        schema = schemas.get(table.schema, table.schema)
+        prefix = f"{self.quote(schema)}." if schema else ""
+        return prefix, self.quote(table.name)
+
+    # -- state ---------------------------------------------------------------------
+
+    def in_autocommit(self, connection: Connection) -> bool:
+        """Tell AUTOCOMMIT from a driver that begins by itself, or by the BEGIN recipe."""
+        driver = connection.connection.driver_connection
+        if getattr(driver, "in_transaction", False):
+            return False
+        if getattr(driver, "autocommit", None) is True:
+            return True
+        return driver is not None and driver.isolation_level is None
+
+    def lock_writer(self, connection: Connection, target: Target) -> None:
+        """Take the write lock, waiting as long as the connection's busy timeout says."""
+        table = self.table_name(target.trail.transaction, target.schemas)
+        driver = connection.connection.driver_connection
+        cursor = connection.connection.cursor()
+        try:
+            if getattr(driver, "in_transaction", False):
+                cursor.execute(f"DELETE FROM {table} WHERE 0")
+            else:
+                cursor.execute("BEGIN IMMEDIATE")
+        finally:
+            cursor.close()
+
+    def cascades(self, connection: Connection) -> bool:
+        """Foreign keys act on SQLite only where the connection has switched them on."""
+        options = OWN
+        return bool(connection.exec_driver_sql("PRAGMA foreign_keys", execution_options=options).scalar())
+
+    def conflict_clause(self, table: sa.Table) -> str | None:
+        """Look for ON CONFLICT clauses of the table's constraints that neither raise nor roll everything back."""
+        for entry in (*table.columns, *table.constraints):
+            for name, value in entry.dialect_options["sqlite"].items():
+                if name.startswith("on_conflict") and str(value).upper() in ("REPLACE", "IGNORE", "FAIL"):
+                    return f"ON CONFLICT {str(value).upper()}"
+        return None

@@ -1,0 +1,94 @@
+"""What recording passes about: images, batches, entries and targets, and the marks of the library's own statements.
+
+Imports model only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..model.history import AuditedTable, Trail
+from ..model.types import UTCDateTime
+
+CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
+MESSAGE: Final = "sa_audit: the trail is append-only"
+
+MARKER: Final = "sa_audit_updated"
+
+SchemaMap = Mapping[str | None, str | None]
+Key = tuple[Any, ...]
+
+
+class Image(NamedTuple):
+    """A row before a statement: its key as Python values, and each recorded column as the backend reads it."""
+
+    key: Key
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one statement of recording writes of one table.
+
+    ``inserted`` and ``deleted`` are keys of rows that stand in the table now, ``images`` rows as they were.
+    """
+
+    inserted: Sequence[Key] = ()
+    images: Sequence[Image] = ()
+    deleted: Sequence[Key] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The row of ``audit_transaction`` that history rows belong to."""
+
+    id: int
+    recorded_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a statement of recording did: its entry (None if nothing had changed), and rows by kind."""
+
+    entry: Entry | None
+    inserted: int
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An audited table as one connection writes it: with its schemas translated, and the flush it belongs to."""
+
+    audited: AuditedTable
+    schemas: SchemaMap = field(default_factory=dict)
+
+    @property
+    def trail(self) -> Trail:
+        """The trail of the table's MetaData."""
+        return self.audited.trail
+
+
+def claim_parameters() -> list[sa.BindParameter[Any]]:
+    """Give the typed parameters of an entry's claims."""
+    return [sa.bindparam(name, type_=sa.JSON(none_as_null=True) if name == "context" else sa.Text()) for name in CLAIMS]
+
+
+def moment_parameter(name: str) -> sa.BindParameter[Any]:
+    """Give a typed parameter for a moment."""
+    return sa.bindparam(name, type_=UTCDateTime())
+
+
+def internal(connection: Connection, statement: Any, parameters: Any = None) -> Any:
+    """Execute a statement of the library itself, which the hooks let pass."""
+    return connection.execute(statement, parameters, execution_options=OWN)
+
+
+INTERNAL: Final = "sa_audit_internal"
+OWN: Final[Mapping[str, Any]] = {INTERNAL: True, "stream_results": False, "yield_per": None}
+"""Execution options of the library's own statements, whatever the user set for his."""
