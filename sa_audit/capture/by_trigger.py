@@ -19,10 +19,11 @@ from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.functions import Function, FunctionElement
 from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 
-from ..ddl.backend import Backend, Target, backend_for, is_supported, note_trail
+from ..ddl.backend import Backend, Target, backend_for, is_supported
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail, audited_of, known_trails
 from . import clock
+from .captured import forget, require_capture
 from .context import NOBODY, current_context
 from .failing import abandon, missing_table
 from .recording import (
@@ -38,7 +39,6 @@ from .recording import (
 from .statement import nested_writes
 from .text import controls_only, ends_transaction, may_write, named_tables
 
-_CAPTURED: Final = "_sa_audit_captured"
 _READS: Final = "_sa_audit_reads_only"
 
 _HARMLESS_WORDS: Final = """
@@ -64,19 +64,7 @@ def admit_write(connection: Connection, audited: AuditedTable, options: Any) -> 
         UnauditedWrite: in AUTOCOMMIT, or if the history stays behind when the table's schema is translated.
     """
     admit(connection, audited)
-    target = target_of(audited, options)
-    schema = target.schemas.get(audited.table.schema, audited.table.schema)
-    known: set[tuple[str | None, str]] = connection.dialect.__dict__.setdefault(_CAPTURED, set())
-    if (schema, audited.table.name) in known:
-        return
-    missing = backend_for(connection.dialect).missing_capture(connection, target)
-    if missing is not None:
-        raise CaptureMissing(
-            f"the database has no {missing}, so changes of {audited.table.fullname} can't be recorded: "
-            "create it with metadata.create_all() or a migration"
-        )
-    note_trail(connection.dialect, audited.trail)
-    known.add((schema, audited.table.name))
+    require_capture(connection, audited, options)
 
 
 def tell(connection: Connection, sql: str, execution: Any) -> None:
@@ -151,7 +139,7 @@ def name_missing(connection: Connection, written: Any, error: BaseException) -> 
     abandon(connection)
     missing = missing_table(connection, target)
     if missing is not None:
-        connection.dialect.__dict__.pop(_CAPTURED, None)
+        forget(connection)
         raise CaptureMissing(
             f"the database has no table {missing}, so changes of {audited.table.fullname} can't be recorded: "
             "create it with metadata.create_all() or a migration"

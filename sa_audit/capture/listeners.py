@@ -24,7 +24,7 @@ from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
 from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, audited_of, known_trails
-from . import by_trigger, foreign_keys, inserts, parents, statements, unit_of_work
+from . import by_trigger, captured, foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
 from .failing import fail_closed
 from .keys import links_by_key
@@ -65,8 +65,10 @@ def _before_execute(
         return element, multiparams, params
     rows = list(multiparams) if multiparams else ([params] if params else [])
     audited = audited_target(write) or late_secondary(write.table)
+    captured.require_reached(connection, write.table, options)
     if audited is None:
         refuse_other_name(connection, write.table)
+        captured.require_named(connection, write.table)
         return _begin_parent(connection, element, write, rows, options), multiparams, params
     if audited.by_trigger:
         with fail_closed(connection):
@@ -107,6 +109,7 @@ def _refuse_compiled(connection: Connection, element: Compiled, options: Any) ->
         )
     elif write is not None:
         refuse_other_name(connection, write.table)
+        captured.require_named(connection, write.table)
 
 
 def _written(element: Any) -> Any:
@@ -299,7 +302,7 @@ def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -
             return
         hidden, has_text = _hidden_writes(compiled)
         for element in hidden:
-            _refuse_hidden(element)
+            _refuse_hidden(connection, element)
         if not has_text:
             if not hidden:
                 compiled.__dict__[_CLEAN] = True
@@ -311,6 +314,7 @@ def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -
                 f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "
                 f"use insert(), update() or delete(), or configure(text_dml='allow'); it begins {sql.strip()[:60]!r}"
             )
+    captured.require_written(connection, sql)
 
 
 def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
@@ -322,9 +326,11 @@ def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
     return hidden, any(written_tables(text.text) for text in texts)
 
 
-def _refuse_hidden(element: UpdateBase) -> None:
+def _refuse_hidden(connection: Connection, element: UpdateBase) -> None:
     audited = audited_target(element)
+    captured.require_reached(connection, element.table, connection.get_execution_options())
     if audited is not None and audited.by_trigger:
+        captured.require_capture(connection, audited, connection.get_execution_options())
         return
     if audited is not None or parents.parent_of(element) is not None:
         table = audited.table if audited is not None else element.table

@@ -127,6 +127,9 @@ BEGIN
     END IF;
 {_nested(texts, audited, names)}
 {_changed(texts, audited)}
+    IF this_entry IS NULL THEN
+        this_entry := {names["trail_schema"]}.sa_audit_entry_v1({_required(audited)});
+    END IF;
     FOR attempt IN 1 .. 2 LOOP
 {_inserts(texts, audited, names)}
         IF FOUND THEN

@@ -316,20 +316,40 @@ def test_the_database_asks_for_an_actor_and_a_reason(engine: sa.Engine, given: d
 # -- what is refused ---------------------------------------------------------------------------------
 
 
-def test_a_forgotten_migration(engine: sa.Engine) -> None:
-    """A table whose trigger is not there is not written in silence."""
+FORGOTTEN: dict[str, Callable[[Session], Any]] = {
+    "flush": lambda session: (session.add(Account(id=1)), session.flush()),
+    "core": lambda session: session.execute(sa.insert(accounts).values(id=1)),
+    "text": lambda session: session.execute(sa.text("INSERT INTO account_bt (id) VALUES (1)")),
+    "another name": lambda session: session.execute(sa.insert(sa.table("account_bt", sa.column("id"))).values(id=1)),
+}
+
+
+@pytest.mark.parametrize("way", FORGOTTEN)
+def test_a_forgotten_migration(engine: sa.Engine, way: str) -> None:
+    """A table whose trigger is not there is not written in silence, whichever way a session writes it."""
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
         objects = backend_for(engine.dialect).capture(require_audited(accounts), {}, engine.dialect.default_schema_name)
         for entry in objects:
             if entry.kind == "trigger":
                 run(connection, entry.drop)
-    with Session(engine) as session:
-        session.add(Account(id=1))
-        with pytest.raises(sa_audit.CaptureMissing, match="account_bt"):
-            session.flush()
+    with Session(engine) as session, pytest.raises(sa_audit.CaptureMissing, match="account_bt"):
+        FORGOTTEN[way](session)
     with Session(engine) as session:
         assert session.scalars(sa.select(Account.id)).all() == []
+
+
+def test_a_forgotten_migration_of_what_a_foreign_key_reaches(engine: sa.Engine) -> None:
+    """The parent is not written either, since the rows that go with it would not be recorded."""
+    base, parent, child = mixed("session", "trigger")
+    base.metadata.create_all(engine)
+    objects = backend_for(engine.dialect).capture(require_audited(child.__table__), {}, None)
+    with engine.begin() as connection:
+        for entry in objects:
+            if entry.kind == "trigger":
+                run(connection, entry.drop)
+    with Session(engine) as session, pytest.raises(sa_audit.CaptureMissing, match="child_bt"):
+        session.execute(sa.delete(parent))
 
 
 def test_autocommit(make_engine: Callable[..., sa.Engine]) -> None:
