@@ -37,12 +37,16 @@ def require_capture(connection: Connection, audited: AuditedTable, options: Any)
         return
     missing = backend_for(connection.dialect).missing_capture(connection, target)
     if missing is not None:
-        raise CaptureMissing(
-            f"the database has no {missing}, so changes of {audited.table.fullname} can't be recorded: "
-            "create it with metadata.create_all() or a migration"
-        )
+        raise _is_missing(audited, missing)
     note_trail(connection.dialect, audited.trail)
     known.add(place)
+
+
+def _is_missing(audited: AuditedTable, what: str) -> CaptureMissing:
+    return CaptureMissing(
+        f"the database has no {what}, so changes of {audited.table.fullname} can't be recorded: "
+        "create it with metadata.create_all() or a migration"
+    )
 
 
 def forget(connection: Connection) -> None:
@@ -101,8 +105,13 @@ def _require_here(connection: Connection, audited: AuditedTable) -> None:
     """Require it where the database holds the table's history; another may have a table of that name."""
     options = connection.get_execution_options()
     known, place = _known(connection, _CAPTURED, audited.table, options)
-    if place not in known and holds_history(connection, audited):
-        require_capture(connection, audited, options)
+    if place in known:
+        return
+    missing = backend_for(connection.dialect).missing_capture(connection, target_of(audited, options))
+    if missing is None:
+        known.add(place)
+    elif missing.startswith("trigger ") or holds_history(connection, audited):
+        raise _is_missing(audited, missing)
 
 
 def _known(connection: Connection, what: str, table: sa.Table, options: Any) -> tuple[set[Any], Any]:

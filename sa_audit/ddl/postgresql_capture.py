@@ -55,20 +55,23 @@ class PostgreSQLCapture(PostgreSQLGuards):
         return table_objects(self, audited, names)
 
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
-        """Look for the row trigger, enabled for ordinary sessions, and for the tables that it writes."""
-        audited = target.audited
-        statement = sa.text(
-            "SELECT pg_catalog.to_regclass(:transaction) IS NOT NULL, pg_catalog.to_regclass(:history) IS NOT NULL, "
-            "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(:name) "
-            "AND tgname = :trigger AND tgenabled IN ('A', 'O'))"
-        )
-        tables = {"transaction": audited.trail.transaction, "history": audited.history, "name": audited.table}
-        names = {key: self.table_name(table, target.schemas).replace("\\:", ":") for key, table in tables.items()}
-        found = internal(connection, statement, {**names, "trigger": ROW_TRIGGER}).one()
+        """Look for the row trigger, enabled for ordinary sessions, and for the tables that it writes.
+
+        The catalog is asked by names, since the role may have no right on the trail, nor on its schema.
+        """
+        audited, default = target.audited, connection.dialect.default_schema_name
+        tables = {"transaction": audited.trail.transaction, "history": audited.history, "own": audited.table}
+        parameters = {"trigger": ROW_TRIGGER}
+        for key, table in tables.items():
+            parameters |= {
+                f"{key}_schema": self._real_schema(table, target.schemas, default),
+                f"{key}_name": table.name,
+            }
+        found = internal(connection, sa.text(_STANDS), parameters).one()
         parts = (
             f"table {tables['transaction'].fullname}",
             f"table {audited.history.fullname}",
-            f"trigger {ROW_TRIGGER}",
+            f"trigger {ROW_TRIGGER} on {audited.table.fullname}",
         )
         return next((part for part, there in zip(parts, found, strict=True) if not there), None)
 
@@ -110,3 +113,14 @@ class PostgreSQLCapture(PostgreSQLGuards):
         if not all(is_float(type_) for type_ in others):
             needed |= {"DateStyle": "'ISO'", "IntervalStyle": "'postgres'"}
         return needed
+
+
+_TABLE = (
+    "pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace "
+    "AND n.nspname = :{0}_schema AND c.relname = :{0}_name"
+)
+_STANDS = (
+    f"SELECT EXISTS (SELECT FROM {_TABLE.format('transaction')}), EXISTS (SELECT FROM {_TABLE.format('history')}), "
+    f"EXISTS (SELECT FROM {_TABLE.format('own')} JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid "
+    "AND t.tgname = :trigger AND t.tgenabled IN ('A', 'O'))"
+)

@@ -92,6 +92,31 @@ def test_no_right_on_the_trail_is_needed(bank: sa.Engine, application: sa.Engine
     assert all(entry.db_addr for entry in entries_of(bank, Base))
 
 
+@pytest.mark.needs("roles", "schemas")
+def test_no_right_on_the_schema_of_the_trail_is_needed(engine: sa.Engine, database: Database) -> None:
+    """The trail stands in a schema that the application's role may not even look into."""
+
+    class Apart(DeclarativeBase):
+        pass
+
+    sa_audit.configure(Apart, capture="trigger", schema="audit_apart")
+
+    class Customer(Audited, Apart):
+        __tablename__ = "customer"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    role = f"{database.role_prefix}apart"
+    behind_the_back(engine, "CREATE SCHEMA audit_apart", f"CREATE ROLE {role} LOGIN")
+    Apart.metadata.create_all(engine)
+    behind_the_back(engine, f"GRANT SELECT, INSERT ON customer TO {role}")
+    application = sa.create_engine(database.url.set(username=role))
+    with sa_audit.context(actor="alice"), Session(application) as session:
+        session.add(Customer(id=1))
+        session.commit()
+    application.dispose()
+    assert [(row.op, row.actor) for row in rows_of(engine, Customer)] == [("I", "alice")]
+
+
 REPLICA = "SET session_replication_role = replica"
 ATTACKS = {
     "history": "INSERT INTO account_history (audit_tx, audit_op, audit_at) VALUES (1, 'I', now())",
