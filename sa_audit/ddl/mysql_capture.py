@@ -12,17 +12,22 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
+from ..errors import CaptureMissing
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, internal
 from .mysql_capture_text import (
     EVENTS,
+    LIST,
+    LIST_BODY,
     TELL,
     TELL_FIRST,
     TRANSACTION,
     capture_name,
     entry_procedure,
+    list_object,
     stand_in_names,
     table_objects,
 )
@@ -31,6 +36,8 @@ from .mysql_types import text_form
 from .objects import TrailObject, dropped
 
 ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
+NO_ROUTINE, MAY_NOT_EXECUTE = 1305, 1370
+"""Error codes of the server."""
 
 
 class MariaDBCapture(MariaDBGuards):
@@ -42,12 +49,13 @@ class MariaDBCapture(MariaDBGuards):
     records_truncate = False
 
     def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
-        """Give the procedure that opens an entry."""
+        """Give the procedure that opens an entry, and the one that lists triggers."""
         place = schemas.get(trail.transaction.schema, trail.transaction.schema)
-        return [entry_procedure(place, self._beside(trail, schemas, ""), self.quote(trail.transaction.name))]
+        entry = entry_procedure(place, self._beside(trail, schemas, ""), self.quote(trail.transaction.name))
+        return [entry, list_object(place, self._beside(trail, schemas, LIST), LIST_BODY)]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the epochs, and the procedure of trigger capture."""
+        """Drop the epochs, and the routines of trigger capture."""
         objects = self.capture_shared(trail, schemas, default_schema)
         return [*super().after_drop(trail, schemas, default_schema), *dropped(objects)]
 
@@ -56,20 +64,34 @@ class MariaDBCapture(MariaDBGuards):
         return table_objects(self, audited, Place(self, schemas, default_schema))
 
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
-        """Look for the triggers and the tables that they write, and for foreign keys that change rows past them."""
+        """Look for the triggers of the table, and for those that stand in for its foreign keys in the database.
+
+        A procedure of the trail lists them, since a user without the TRIGGER privilege sees none; it stands beside
+        the trail's tables, which such a user does not see either.
+
+        Raises:
+            CaptureMissing: if the user may not ask.
+        """
         audited = target.audited
         place = Place(self, target.schemas, connection.dialect.default_schema_name)
-        for table in (audited.trail.transaction, audited.history):
-            found = internal(connection, sa.text(self.table_exists), place.names(table)).first()
-            if found is None:
-                return f"table {table.fullname}"
         wanted = {(place.schema(audited.table), capture_name(audited.table, event)) for event in EVENTS}
         wanted |= self._stand_ins(connection, place.names(audited.table))
-        statement = sa.text(
-            "SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE trigger_schema IN :schemas"
-        ).bindparams(sa.bindparam("schemas", expanding=True))
-        rows = internal(connection, statement, {"schemas": sorted({schema for schema, _name in wanted})})
-        missing = sorted(wanted - {(row[0], row[1]) for row in rows})
+        procedure = self._beside(target.trail, target.schemas, LIST)
+        found: set[tuple[str, str]] = set()
+        try:
+            for schema in sorted({schema for schema, _name in wanted}):
+                internal(connection, sa.text(f"CALL {procedure}(:schema)"), {"schema": schema})
+                names = internal(connection, sa.text("SELECT @sa_audit_triggers")).scalar()
+                found |= {(schema, name) for name in json.loads(names or "[]")}
+        except DBAPIError as error:
+            if _code(error) == NO_ROUTINE:
+                return f"procedure {LIST}"
+            if _code(error) != MAY_NOT_EXECUTE:
+                raise
+            raise CaptureMissing(
+                f"the user may not ask whether {audited.table.fullname} is recorded: GRANT EXECUTE ON PROCEDURE {LIST}"
+            ) from error
+        missing = sorted(wanted - found)
         return f"trigger {missing[0][1]}" if missing else None
 
     def _stand_ins(self, connection: Connection, names: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -150,6 +172,11 @@ class MariaDBCapture(MariaDBGuards):
                 f"CONCAT({self.json_key(column.name)}, {value}))"
             )
         return members
+
+
+def _code(error: DBAPIError) -> Any:
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments else None
 
 
 class Place:

@@ -21,6 +21,14 @@ CLAIMED: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr"
 EVENTS: Final = ("insert", "update", "delete")
 ENTRY: Final = "sa_audit_entry_v1"
 MARK: Final = "/* sa_audit, in place of a foreign key of "
+LIST: Final = "sa_audit_triggers_v1"
+LIST_BODY: Final = (
+    "EXECUTE IMMEDIATE CONCAT(\n"
+    "    'SELECT JSON_ARRAYAGG(trigger_name) INTO @sa_audit_triggers FROM information_schema.triggers ',\n"
+    "    'WHERE trigger_schema = ', QUOTE(of_schema)\n)"
+)
+"""With a schema that stands in the text, the server reads that schema only, and no other that is changing."""
+
 PARAMETERS: Final = "IN need_actor BOOLEAN, IN need_reason BOOLEAN, OUT this_entry BIGINT"
 
 TRANSACTION: Final = (
@@ -97,6 +105,19 @@ def entry_object(place: str | None, name: str, body: str) -> TrailObject:
         schema=place,
         name=ENTRY,
         create=(f"CREATE OR REPLACE PROCEDURE {name}({PARAMETERS})\n    MODIFIES SQL DATA\n{body}",),
+        drop=(f"DROP PROCEDURE IF EXISTS {name}",),
+        definition=spoken(body),
+        shared=True,
+    )
+
+
+def list_object(place: str | None, name: str, body: str) -> TrailObject:
+    """Give the procedure by which any user learns which triggers stand; arguments as for :func:`entry_object`."""
+    return TrailObject(
+        kind="procedure",
+        schema=place,
+        name=LIST,
+        create=(f"CREATE OR REPLACE PROCEDURE {name}(IN of_schema VARCHAR(64))\n    READS SQL DATA\n{body}",),
         drop=(f"DROP PROCEDURE IF EXISTS {name}",),
         definition=spoken(body),
         shared=True,

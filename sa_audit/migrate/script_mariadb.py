@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
 from ..ddl.backend import MESSAGE
-from ..ddl.mysql_capture_text import ENTRY, entry_object, recorded_table
+from ..ddl.mysql_capture_text import ENTRY, LIST, entry_object, list_object, recorded_table
 from ..model.history import AuditedTable, Trail
 from ..model.names import short_name
 from .script import Key, Place, Script, bare_object
@@ -27,7 +27,7 @@ class MariaDBScript(Script):
     # -- the catalog -----------------------------------------------------------------
 
     def live(self, connection: Connection, schemas: Iterable[str | None]) -> list[TrailObject]:
-        """Read sequences, the epochs and triggers."""
+        """Read sequences, the epochs, the routines of trigger capture and triggers."""
         schemas = list(schemas)
         names = [schema or self.default_schema for schema in schemas]
         inspector = sa.inspect(connection)
@@ -37,15 +37,14 @@ class MariaDBScript(Script):
             if inspector.has_table("audit_epoch", schema=schema)
         ]
         triggers = [self._trigger(row) for row in connection.execute(_TRIGGERS, {"schemas": names})]
-        procedures = [
-            self._procedure(row) for row in connection.execute(_PROCEDURES, {"schemas": names, "name": ENTRY})
-        ]
-        return [*self.live_sequences(connection, schemas), *epochs, *procedures, *triggers]
+        found = connection.execute(_ROUTINES, {"schemas": names, "names": [ENTRY, LIST]})
+        routines = [self._routine(row) for row in found]
+        return [*self.live_sequences(connection, schemas), *epochs, *routines, *triggers]
 
-    def _procedure(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
+    def _routine(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
         schema = self.known(row.schema_name)
-        name = f"{self.quote(schema)}.{ENTRY}" if schema else ENTRY
-        return entry_object(schema, name, row.body.strip())
+        name = f"{self.quote(schema)}.{row.name}" if schema else row.name
+        return (entry_object if row.name == ENTRY else list_object)(schema, name, row.body.strip())
 
     def capturing(self, live: Mapping[Key, TrailObject], places: Container[Place]) -> dict[Key, TrailObject]:
         """Take the triggers with our mark that record these tables, and those that stand in for their foreign keys."""
@@ -156,10 +155,10 @@ def _closed(entry: TrailObject) -> str:
     return f"{head}\nSIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: a migration of this table is under way'"
 
 
-_PROCEDURES = sa.text(
-    "SELECT ROUTINE_SCHEMA AS schema_name, ROUTINE_DEFINITION AS body FROM information_schema.ROUTINES"
-    " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_NAME = :name AND ROUTINE_TYPE = 'PROCEDURE'"
-).bindparams(sa.bindparam("schemas", expanding=True))
+_ROUTINES = sa.text(
+    "SELECT ROUTINE_SCHEMA AS schema_name, ROUTINE_NAME AS name, ROUTINE_DEFINITION AS body"
+    " FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_NAME IN :names"
+).bindparams(sa.bindparam("schemas", expanding=True), sa.bindparam("names", expanding=True))
 
 _TRIGGERS = sa.text(
     "SELECT TRIGGER_SCHEMA AS schema_name, EVENT_OBJECT_TABLE AS table_name, TRIGGER_NAME AS name,"

@@ -14,6 +14,7 @@ import sa_audit
 from sa_audit import Audited
 from sa_audit.query import reconcile
 from tests.capture.recorded import behind_the_back, check, entries_of, ops, rows_of, story
+from tests.databases import Database
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.every_server]
 
@@ -67,6 +68,26 @@ def bank(engine: sa.Engine) -> Iterator[sa.Engine]:
 def insert(key: int) -> str:
     """Give the text that inserts an account."""
     return f"INSERT INTO account (id) VALUES ({key})"
+
+
+@pytest.mark.needs("roles")
+def test_no_right_on_the_trail_is_needed(bank: sa.Engine, database: Database) -> None:
+    """A user without any right on the trail is recorded; to know that he is, he may call one procedure."""
+    user, schema = f"{database.role_prefix}app", database.url.database
+    behind_the_back(
+        bank,
+        f"CREATE USER {user}@'127.0.0.1'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.account TO {user}@'127.0.0.1'",
+    )
+    application = sa.create_engine(database.url.set(username=user))
+    with Session(application) as session, pytest.raises(sa_audit.CaptureMissing, match="GRANT EXECUTE ON PROCEDURE"):
+        session.execute(sa.insert(Account).values(id=1))
+    behind_the_back(bank, f"GRANT EXECUTE ON PROCEDURE {schema}.sa_audit_triggers_v1 TO {user}@'127.0.0.1'")
+    with sa_audit.context(actor="alice"), Session(application) as session:
+        session.add(Account(id=1))
+        session.commit()
+    application.dispose()
+    assert [(row.op, row.actor) for row in rows_of(bank, Account)] == [("I", "alice")]
 
 
 # -- variables that stay ---------------------------------------------------------------------------
