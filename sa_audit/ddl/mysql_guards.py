@@ -62,7 +62,7 @@ class MariaDBGuards(Backend):
             bodies[event] = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
         if table is trail.transaction:
             bodies["INSERT"] = self._transaction_body(trail, schemas)
-        elif table is not trail.column:
+        elif table not in trail.fixed:
             bodies["INSERT"] = self._history_body(table, trail, schemas, default_schema)
         return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
 
