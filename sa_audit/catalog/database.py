@@ -35,6 +35,8 @@ class CatalogDatabase(ABC):
     """One database's way to be read for the log."""
 
     streams: ClassVar[dict[str, Any]] = {"stream_results": True, "yield_per": 5000}
+    page: ClassVar[int | None] = None
+    """The rows that are read at once where a connection can't write while it streams, or None."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect

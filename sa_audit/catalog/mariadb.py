@@ -9,7 +9,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -50,6 +50,9 @@ _EXPRESSIONS: Final = {
 
 class MariaDBCatalog(CatalogDatabase):
     """MariaDB."""
+
+    streams: ClassVar[dict[str, Any]] = {}
+    page: ClassVar[int | None] = 10_000
 
     @contextmanager
     def pinned(self, connection: Connection) -> Iterator[None]:

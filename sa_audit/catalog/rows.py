@@ -21,6 +21,7 @@ from .describe import SALT
 ROW_IDS: Final = ("audit_id", "id")
 TRANSACTIONS: Final = ("audit_tx",)
 NO_SALT: Final = b""
+NO_CONDITION: Final = "WHERE 1 = 1"
 
 
 class SealedRow(NamedTuple):
@@ -78,11 +79,11 @@ class RowReader:
             raise Unencodable(f"table {self.descriptor.name} has no column {' or '.join(wanted)}, so no row has an id")
         return None
 
-    def select(self, condition: str = "", *, order: str | None = None, alias: str = "r") -> str:
+    def select(self, condition: str = NO_CONDITION, *, order: str | None = None, alias: str = "r") -> str:
         """Give the SELECT, for :func:`sqlalchemy.text`: the salt, and then the forms.
 
         Args:
-            condition: what stands behind FROM: joins of the alias, and WHERE.
+            condition: what stands behind FROM: joins of the alias, and WHERE, whose last part is not an OR.
             order: what the rows are ordered by; by default their id.
             alias: the table's.
         """
@@ -97,10 +98,23 @@ class RowReader:
             f"ORDER BY {order or f'{alias}.{self.id_column}'}"
         )
 
-    def raw(self, connection: Connection, condition: str = "", parameters: Mapping[str, Any] | None = None) -> Any:
-        """Execute the SELECT, streamed; its rows go through :meth:`row`."""
-        statement = sa.text(self.select(condition))
-        return connection.execute(statement, dict(parameters or {}), execution_options=self.database.streams)
+    def raw(
+        self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[Any]:
+        """Yield the rows of the SELECT as they come; they go through :meth:`row`."""
+        given = dict(parameters or {})
+        if self.database.page is None:
+            statement = sa.text(self.select(condition))
+            yield from connection.execute(statement, given, execution_options=self.database.streams)
+            return
+        size, position = self.database.page, 1 + (self._id or 0)
+        first, paged = f" LIMIT {size}", f"{condition} AND r.{self.id_column} > :after_page"
+        rows = connection.execute(sa.text(self.select(condition) + first), given).all()
+        yield from rows
+        following = sa.text(self.select(paged) + first)
+        while len(rows) == size:
+            rows = connection.execute(following, {**given, "after_page": int(rows[-1][position])}).all()
+            yield from rows
 
     def row(self) -> Callable[[Any], SealedRow]:
         """Give the function that turns a row of the SELECT into a :class:`SealedRow`."""
@@ -113,7 +127,7 @@ class RowReader:
         return make
 
     def rows(
-        self, connection: Connection, condition: str = "", parameters: Mapping[str, Any] | None = None
+        self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[SealedRow]:
         """Yield rows, ordered by id.
 
@@ -125,7 +139,7 @@ class RowReader:
         return map(self.row(), self.raw(connection, condition, parameters))
 
     def entries(
-        self, connection: Connection, condition: str = "", parameters: Mapping[str, Any] | None = None
+        self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[int, bytes]]:
         """Yield the id of each row and its entry, encoded, ordered by id; arguments as of :meth:`rows`."""
         id_, transaction, convert = self._id or 0, self._transaction, self._converter()

@@ -28,6 +28,10 @@ ROLES: Final = {
 """The roles of sealed tables, by the trail's mark in ``Table.info``."""
 
 
+ENTRIES: Final = 1
+"""The number of ``audit_transaction`` in every log: it is the first table that is sealed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedTable:
     """A table whose rows are sealed; ``audited`` is the history's audited table, else None."""
