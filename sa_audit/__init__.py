@@ -76,7 +76,7 @@ from .query import (
     transaction,
 )
 from .query.timetravel import as_of
-from .seal import await_sealed, seal
+from .seal import await_sealed, rebase, seal
 
 __version__ = "0.1.0"
 
@@ -129,6 +129,7 @@ __all__ = [
     "history",
     "history_class",
     "is_trail_table",
+    "rebase",
     "reconcile",
     "restore",
     "revert",

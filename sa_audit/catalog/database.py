@@ -69,6 +69,10 @@ class CatalogDatabase(ABC):
     def expression(self, type_: str, column: str) -> str:
         """Give SQL for the form of a column, or for what :meth:`converter` makes the form of."""
 
+    def unusual(self, type_: str, column: str) -> str | None:
+        """Give SQL that is true for the values that alone need :meth:`converter`, or None if all of the type do."""
+        return None
+
     def converter(self, type_: str) -> Convert | None:
         """Give what makes the form of a value, or None where the expression gives it."""
         return None

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -49,6 +49,9 @@ class Stretch:
 class HorizonDatabase(ABC):
     """One database's way to tell what is complete."""
 
+    renumbers: ClassVar[bool] = False
+    """Whether transaction ids begin anew, or are used again, in a restored or promoted database."""
+
     def __init__(self, database: CatalogDatabase) -> None:
         self.database = database
 
@@ -68,6 +71,10 @@ class HorizonDatabase(ABC):
     @abstractmethod
     def begin(self, connection: Connection, trail: Trail) -> None:
         """Begin the transaction that reads and writes, before settings are pinned in it."""
+
+    def settle(self, connection: Connection, trail: Trail) -> None:
+        """Begin a transaction in which no writer of the trail is under way, and none begins, as far as that matters."""
+        self.begin(connection, trail)
 
     @abstractmethod
     def identity(self, connection: Connection) -> Identity:
@@ -119,6 +126,8 @@ class PostgreSQLHorizon(HorizonDatabase):
     A long writer delays only its own rows, and so does a prepared transaction or one in another database.
     """
 
+    renumbers: ClassVar[bool] = True
+
     @contextmanager
     def sealing(self, engine: Engine, trail: Trail) -> Iterator[Connection]:
         """Hold an advisory lock for as long as the connection is used."""
@@ -140,6 +149,23 @@ class PostgreSQLHorizon(HorizonDatabase):
     def begin(self, connection: Connection, trail: Trail) -> None:
         """Have the commit flushed, and applied on standbys where there are any that are waited for."""
         connection.execute(_SYNCHRONOUS)
+
+    def settle(self, connection: Connection, trail: Trail) -> None:
+        """Lock ``audit_transaction``, so that every transaction with a row in it has ended.
+
+        Raises:
+            SealRefused: if the role may not.
+        """
+        entries = self.database.name_of(self.database.schema(connection, trail.transaction), trail.transaction.name)
+        try:
+            connection.execute(sa.text(f"LOCK TABLE {entries} IN SHARE MODE"))
+        except DBAPIError as error:
+            connection.rollback()
+            if getattr(error.orig, "sqlstate", None) != "42501":
+                raise
+            raise SealRefused(
+                f"rebase has to lock {entries} for a moment, which this role may not: run it as the table's owner"
+            ) from error
 
     def identity(self, connection: Connection) -> Identity:
         """Ask for the cluster's identifier, and the timeline that it writes: a promoted standby differs in it."""

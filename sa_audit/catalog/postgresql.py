@@ -120,6 +120,10 @@ class PostgreSQLCatalog(CatalogDatabase):
         """Let the server make the form; what it can't give as one value is sent as bytes."""
         return _EXPRESSIONS.get("printed" if type_.endswith("[]") else type_, "{0}").format(column)
 
+    def unusual(self, type_: str, column: str) -> str | None:
+        """Tell infinite moments."""
+        return f"NOT isfinite({column})" if type_ in ("instant", "datetime", "date") else None
+
     def converter(self, type_: str) -> Convert | None:
         """Convert infinite moments, and what was sent as bytes."""
         return _CONVERTERS.get(type_)

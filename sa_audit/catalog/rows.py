@@ -80,7 +80,7 @@ class RowReader:
         return None
 
     def select(self, condition: str = NO_CONDITION, *, order: str | None = None, alias: str = "r") -> str:
-        """Give the SELECT, for :func:`sqlalchemy.text`: the salt, and then the forms.
+        """Give the SELECT, for :func:`sqlalchemy.text`: the salt, a flag, and then the forms.
 
         Args:
             condition: what stands behind FROM: joins of the alias, and WHERE, whose last part is not an OR.
@@ -94,9 +94,21 @@ class RowReader:
             for position, (column, name) in enumerate(zip(self.descriptor.columns, self._names, strict=True))
         ]
         return (
-            f"SELECT {salt} AS salt, {', '.join(forms)} FROM {self.table} AS {alias} {condition} "
-            f"ORDER BY {order or f'{alias}.{self.id_column}'}"
+            f"SELECT {salt} AS salt, {self._flag(alias)} AS unusual, {', '.join(forms)} "
+            f"FROM {self.table} AS {alias} {condition} ORDER BY {order or f'{alias}.{self.id_column}'}"
         )
+
+    def _flag(self, alias: str) -> str:
+        """Give SQL that is NULL or false for rows of which no value has to be converted."""
+        quote = self.database.spelling.quote
+        flags = []
+        for position, _converter in self._converters:
+            type_ = self.descriptor.columns[position].type
+            flag = self.database.unusual(type_, f"{alias}.{quote(self._names[position])}")
+            if flag is None:
+                return "1 = 1"
+            flags.append(flag)
+        return " OR ".join(flags) or "1 = 0"
 
     def raw(
         self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
@@ -107,7 +119,7 @@ class RowReader:
             statement = sa.text(self.select(condition))
             yield from connection.execute(statement, given, execution_options=self.database.streams)
             return
-        size, position = self.database.page, 1 + (self._id or 0)
+        size, position = self.database.page, 2 + (self._id or 0)
         first, paged = f" LIMIT {size}", f"{condition} AND r.{self.id_column} > :after_page"
         rows = connection.execute(sa.text(self.select(condition) + first), given).all()
         yield from rows
@@ -160,11 +172,12 @@ class RowReader:
 
     def _converter(self) -> Callable[[Any], Sequence[Any]]:
         converters: list[tuple[int, Convert]] = self._converters
-        if not converters:
-            return lambda raw: raw[1:]
 
         def convert(raw: Any) -> Sequence[Any]:
-            forms = list(raw[1:])
+            if not raw[1]:
+                plain: Sequence[Any] = raw[2:]
+                return plain
+            forms = list(raw[2:])
             for position, converter in converters:
                 value = forms[position]
                 if value is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..proof.checkpoint import Checkpoint
     from ..proof.keys import SigningKey
 
-__all__ = ["await_sealed", "seal"]
+__all__ = ["await_sealed", "rebase", "seal"]
 
 
 def seal(
@@ -72,3 +72,25 @@ def await_sealed(session: Session, transaction_id: int, *, timeout: float = 30.0
     from .waiting import await_leaf
 
     return await_leaf(session, transaction_id, timeout=timeout, anchored=anchored)
+
+
+def rebase(engine: Engine, *, state: str | os.PathLike[str], operator: str, reason: str, metadata: Any = None) -> None:
+    """Say that the database is rightly another one than before, so that sealing can go on.
+
+    After a restore, a promoted standby, or the loss of the state file.  The next sealing writes it into the log,
+    where every verifier sees it, together with what was lost.
+
+    Args:
+        engine: to the database as it is now.
+        state: the sealer's file; made anew from the log alone where it is not there.
+        operator: who says so.
+        reason: why.
+        metadata: a MetaData or base, where several trails are known to stand in the database.
+
+    Raises:
+        SealRefused: if the log in the database does not hold together.
+        ConfigurationError: if operator or reason is empty.
+    """
+    from .rebasing import rebase_state
+
+    rebase_state(engine, state=state, operator=operator, reason=reason, metadata=metadata)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..proof.blocks import pack_entries
 from ..proof.entries import BlockEntry, Horizon
 from ..proof.merkle import Frontier, leaf_hash
-from ..proof.tiles import Tile, append_tiles, widths
+from ..proof.tiles import Tile, append_tiles, frontier_of_tiles, widths
 from ..proof.types import Digest
 
 LEAVES: Final = 8_192
@@ -21,8 +21,7 @@ BYTES: Final = 4 << 20
 """The bytes after which a block is full as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An entry to be sealed, encoded; of a row its table and id, else None for both."""
 
     data: bytes
@@ -51,9 +50,10 @@ class Tree:
     def append(self, leaf_hashes: list[Digest]) -> list[Tile]:
         """Append leaves; give the tiles that are new or wider."""
         made = append_tiles(self.frontier, self.edge, leaf_hashes)
-        self.frontier = self.frontier.append(leaf_hashes)
+        size = self.frontier.size + len(leaf_hashes)
         by_place = {(tile.level, tile.index): tile for tile in [*self.edge.values(), *made]}
-        self.edge = {level: by_place[level, index] for level, index, _width in widths(self.frontier.size)}
+        self.edge = {level: by_place[level, index] for level, index, _width in widths(size)}
+        self.frontier = frontier_of_tiles(size, lambda level, _index, _width: self.edge[level])
         return made
 
 
@@ -118,7 +118,7 @@ def _block(tree: Tree, facts: Facts, chunk: list[Item], *, closes: bool) -> Buil
 
 def _rows(chunk: list[Item]) -> dict[int, tuple[int, int, int]]:
     rows: dict[int, list[int]] = {}
-    for item in chunk:
-        if item.table is not None and item.row is not None:
-            rows.setdefault(item.table, []).append(item.row)
+    for _data, table, row in chunk:
+        if table is not None and row is not None:
+            rows.setdefault(table, []).append(row)
     return {table: (min(ids), max(ids), len(ids)) for table, ids in rows.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import SealRefused
-from ..proof.entries import KeyEntry
+from ..proof.entries import IncarnationEntry, KeyEntry, decode_entry
 from ..proof.keys import SigningKey
 from .state import State
 
@@ -38,6 +38,12 @@ def key_events(state: State, signers: Sequence[SigningKey], *, size: int, moment
         *(_event("add", key, size, moment, "first key" if not state.keys else "rotation") for key in added),
         *(_event("retire", key, size, moment, "rotation") for key in retired),
     ]
+
+
+def incarnation_after(state: State) -> int:
+    """Give the number of the last incarnation once what is queued stands in the log."""
+    queued = [entry.number for data in state.queue if isinstance(entry := decode_entry(data), IncarnationEntry)]
+    return max([state.incarnation, *queued])
 
 
 def _event(event: str, key: str, size: int, moment: int, reason: str) -> KeyEntry:

@@ -20,7 +20,8 @@ from ..proof.entries import BlockEntry, SchemaEntry
 from ..proof.schema import Descriptor
 from ..proof.types import Digest
 from .building import Item, Tree
-from .state import KnownTable, Range, State
+from .ranges import Range, merged, without
+from .state import KnownTable, State
 
 
 class Rows:
@@ -117,13 +118,11 @@ class Rows:
 
     def _table(self, name: str, descriptor: Descriptor, stretch: Stretch | None) -> Iterator[Item]:
         known = self.tables[name]
-        unsealed = stretch if stretch is not None else _outside(known.ranges)
         salted = any(column.name == SALT for column in self._columns(descriptor))
         reader = RowReader(self.database, descriptor, salted=salted)
-        number, last = descriptor.table, known.last
         ids: list[int] = []
-        first = True
-        for row, entry in reader.entries(self.connection, unsealed.condition, unsealed.parameters):
+        first, last = True, known.last
+        for row, entry in self._entries(reader, known, stretch):
             if first:
                 first = False
                 if known.descriptor is None or known.descriptor.digest != descriptor.digest:
@@ -131,10 +130,31 @@ class Rows:
             if stretch is None:
                 ids.append(row)
             last = row if last is None or row > last else last
-            yield Item(entry, number, row)
-        if not first:
-            ranges = merged(known.ranges, ids) if stretch is None else ()
-            self.tables[name] = replace(known, descriptor=descriptor, last=last, ranges=ranges)
+            yield Item(entry, descriptor.table, row)
+        ranges = merged(known.ranges, ids) if stretch is None else ()
+        sealed_as = known.descriptor if first else descriptor
+        self.tables[name] = replace(known, descriptor=sealed_as, last=last, ranges=ranges)
+
+    def _entries(self, reader: RowReader, known: KnownTable, stretch: Stretch | None) -> Iterator[tuple[int, bytes]]:
+        """Yield the unsealed rows of a table: by their ids where its rows have no transaction id, or had others."""
+        if stretch is None:
+            yield from self._missing(reader, known, None)
+            return
+        if known.floor is None:
+            yield from reader.entries(self.connection, stretch.condition, stretch.parameters)
+            return
+        if self.state.horizon is None:
+            yield from self._missing(reader, known, known.floor)
+        condition = f"{stretch.condition} AND r.{reader.id_column} > :floor"
+        yield from reader.entries(self.connection, condition, {**stretch.parameters, "floor": known.floor})
+
+    def _missing(self, reader: RowReader, known: KnownTable, floor: int | None) -> Iterator[tuple[int, bytes]]:
+        """Yield the rows whose ids are not among those that are sealed."""
+        present = ids_of(self.connection, self.database, reader.table, reader.id_column, floor)
+        for first, last in without(present, known.ranges):
+            bounds = {"first": first, "last": last}
+            between = f"WHERE r.{reader.id_column} BETWEEN :first AND :last"
+            yield from reader.entries(self.connection, between, bounds)
 
     def _columns(self, descriptor: Descriptor) -> list[LiveColumn]:
         return self.database.columns(self.connection, descriptor.schema, descriptor.name)
@@ -153,21 +173,20 @@ class Rows:
         return replace(after, tables=self.tables, horizon=self.horizon) if header.closes else after
 
 
-def _outside(ranges: tuple[Range, ...]) -> Stretch:
-    """Give the rows with an id in none of the ranges."""
-    if not ranges:
-        return Stretch(condition="WHERE 1 = 1")
-    parameters = {f"{end}{i}": pair[j] for i, pair in enumerate(ranges) for j, end in enumerate("ab")}
-    bounds = " AND ".join(f"NOT (r.id BETWEEN :a{i} AND :b{i})" for i in range(len(ranges)))
-    return Stretch(condition=f"WHERE {bounds}", parameters=parameters)
+def ids_of(
+    connection: Connection, database: CatalogDatabase, table: str, key: str, floor: int | None = None
+) -> tuple[Range, ...]:
+    """Give the ids that stand in a table, as ranges; up to a floor, if there is one.
 
-
-def merged(ranges: tuple[Range, ...], ids: list[int]) -> tuple[Range, ...]:
-    """Give ranges of ids, both ends included, with further ids in them."""
-    result: list[Range] = []
-    for first, last in sorted([*ranges, *((row, row) for row in ids)]):
-        if result and first <= result[-1][1] + 1:
-            result[-1] = (result[-1][0], max(last, result[-1][1]))
-        else:
-            result.append((first, last))
-    return tuple(result)
+    Args:
+        connection: in a transaction.
+        database: how to read it.
+        table: the table's qualified and quoted name.
+        key: the quoted name of its id.
+        floor: the greatest id to look at.
+    """
+    bound = "" if floor is None else f" WHERE {key} <= :floor"
+    statement = sa.text(f"SELECT {key} FROM {table}{bound} ORDER BY {key}")
+    parameters = {} if floor is None else {"floor": floor}
+    rows = connection.execute(statement, parameters, execution_options=database.streams)
+    return merged((), (int(row[0]) for row in rows))

@@ -26,7 +26,7 @@ from ..proof.keys import SigningKey
 from ..proof.tiles import widths
 from .agreement import agreed, digest_of, require_anchors, require_same_database
 from .building import Built, Facts, Item, Tree, build
-from .keys import key_events
+from .keys import incarnation_after, key_events
 from .rows import Rows
 from .state import State, StateFile
 
@@ -118,7 +118,12 @@ class Sealer:
                 return state, NOTHING
             self._step("written")
             following = rows.state_after(tree, digest_of(last.data), last.header)
-            following = replace(following, keys=tuple(str(signer.verifier) for signer in self.signers), queue=())
+            following = replace(
+                following,
+                keys=tuple(str(signer.verifier) for signer in self.signers),
+                queue=(),
+                incarnation=incarnation_after(state),
+            )
             self.file.write(state, following)
             self._step("pending")
             connection.commit()

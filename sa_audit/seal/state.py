@@ -19,6 +19,7 @@ from ..proof.entries import Horizon
 from ..proof.merkle import Frontier
 from ..proof.schema import Descriptor
 from ..proof.types import Digest
+from .ranges import Range
 
 try:
     import fcntl
@@ -27,20 +28,20 @@ except ModuleNotFoundError:  # not on Windows, where the database's own lock has
 
 FORMAT: Final = "sa_audit/sealer-state/v1"
 
-Range = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTable:
     """A table in the log: its number, its last descriptor (None while no row of it is sealed), and what is sealed.
 
-    ``ranges`` are the ids of sealed rows, for a table whose rows carry no transaction id; ``last`` is the greatest.
+    ``last`` is the greatest id of a sealed row.  ``ranges`` are all ids of sealed rows, where the rows carry no
+    transaction id; ``floor`` is the greatest id that stood there when transaction ids began anew by a rebase.
     """
 
     number: int
     descriptor: Descriptor | None = None
     last: int | None = None
     ranges: tuple[Range, ...] = ()
+    floor: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +231,7 @@ def _table_content(known: KnownTable) -> dict[str, Any]:
         "descriptor": None if known.descriptor is None else known.descriptor.encode().hex(),
         "last": known.last,
         "ranges": [list(pair) for pair in known.ranges],
+        "floor": known.floor,
     }
 
 
@@ -265,6 +267,7 @@ def _known(content: dict[str, Any]) -> KnownTable:
         descriptor=None if encoded is None else Descriptor.decode(bytes.fromhex(encoded)),
         last=content["last"],
         ranges=tuple((first, last) for first, last in content["ranges"]),
+        floor=content["floor"],
     )
 
 
