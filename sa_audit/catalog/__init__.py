@@ -9,6 +9,7 @@ from .describe import describe
 from .log import Block, blocks, find_leaf, last_block, read_tile
 from .rows import RowReader, SealedRow
 from .tables import SealedTable, sealed_tables, trail_at
+from .window import Unsealed, unsealed
 
 __all__ = [
     "Block",
@@ -17,6 +18,7 @@ __all__ = [
     "RowReader",
     "SealedRow",
     "SealedTable",
+    "Unsealed",
     "blocks",
     "catalog_for",
     "describe",
@@ -25,4 +27,5 @@ __all__ = [
     "read_tile",
     "sealed_tables",
     "trail_at",
+    "unsealed",
 ]

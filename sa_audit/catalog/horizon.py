@@ -90,6 +90,10 @@ class HorizonDatabase(ABC):
             tables: the full names of the sealed tables, quoted, by their numbers in the log.
         """
 
+    def reach(self, connection: Connection, trail: Trail, tables: Mapping[int, str]) -> Horizon:
+        """Give a horizon that covers all that is committed, though it may not be complete yet; see :meth:`horizon`."""
+        return self.horizon(connection, trail, tables)
+
     @abstractmethod
     def stretch(
         self, sealed: SealedTable, number: int, entries: str, since: Horizon | None, until: Horizon
@@ -297,6 +301,11 @@ class MariaDBHorizon(HorizonDatabase):
         oldest = connection.execute(sa.text(f"SELECT min(epoch) FROM {epochs} WHERE closed = 0")).scalar_one()
         return ("epoch", int(oldest) - 1)
 
+    def reach(self, connection: Connection, trail: Trail, tables: Mapping[int, str]) -> Horizon:
+        """Give the last epoch, open or not."""
+        last = connection.execute(sa.text(f"SELECT max(epoch) FROM {self._epochs(connection, trail)}")).scalar_one()
+        return ("epoch", int(last))
+
     def stretch(
         self, sealed: SealedTable, number: int, entries: str, since: Horizon | None, until: Horizon
     ) -> Stretch | None:
@@ -319,7 +328,7 @@ class SQLiteHorizon(HorizonDatabase):
             blocks = self.database.name_of(self.database.schema(connection, trail.block), trail.block.name)
             connection.exec_driver_sql(f"DELETE FROM {blocks} WHERE 0")
         else:
-            driver.execute("BEGIN IMMEDIATE")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def identity(self, connection: Connection) -> Identity:
         """Say that it is a file: one copy of it can't be told from another but by its log."""

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor, Anchored
-from ..catalog import catalog_for, read_tile, trail_at
+from ..catalog import Unsealed, catalog_for, read_tile, trail_at, unsealed
 from ..catalog.horizon import horizon_for
 from ..catalog.log import pack_tiles
 from ..errors import AnchorUnavailable, ConfigurationError
@@ -85,6 +85,28 @@ class Sealer:
                 trail = trail_at(connection, self.metadata)
             with self.horizons.sealing(self.engine, trail) as connection:
                 return self._seal(connection, trail)
+
+    def window(self) -> Unsealed:
+        """Say what is committed and not yet sealed.
+
+        Raises:
+            SealRefused: if the state file can't be read.
+        """
+        found = self.file.read()
+        state = found[0] if found is not None else None
+        known = state.tables.values() if state is not None else ()
+        with self.engine.connect() as connection:
+            trail = trail_at(connection, self.metadata)
+            connection.rollback()
+            with connection.begin(), self.database.pinned(connection):
+                return unsealed(
+                    connection,
+                    self.database,
+                    self.horizons,
+                    trail,
+                    [table.descriptor for table in known if table.descriptor is not None],
+                    state.horizon if state is not None else None,
+                )
 
     def _seal(self, connection: Connection, trail: Trail) -> Checkpoint | None:
         self.horizons.prepare(connection, trail)
