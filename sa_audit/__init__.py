@@ -34,6 +34,9 @@ from .errors import (
     NotAudited,
     ReadOnlyPast,
     ReasonRequired,
+    SealerBusy,
+    SealRefused,
+    SealTimeout,
     TrailNotEmpty,
     UnauditedWrite,
     Unencodable,
@@ -73,6 +76,7 @@ from .query import (
     transaction,
 )
 from .query.timetravel import as_of
+from .seal import await_sealed, rebase, seal
 
 __version__ = "0.1.0"
 
@@ -105,6 +109,9 @@ __all__ = [
     "ReasonRequired",
     "Retention",
     "Roles",
+    "SealRefused",
+    "SealTimeout",
+    "SealerBusy",
     "TrailNotEmpty",
     "TransactionInfo",
     "TransactionRecord",
@@ -113,6 +120,7 @@ __all__ = [
     "UnsupportedPolicy",
     "UnusableKey",
     "as_of",
+    "await_sealed",
     "blame",
     "configure",
     "context",
@@ -121,9 +129,11 @@ __all__ = [
     "history",
     "history_class",
     "is_trail_table",
+    "rebase",
     "reconcile",
     "restore",
     "revert",
+    "seal",
     "track",
     "trail",
     "transaction",

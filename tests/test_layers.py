@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
     "ddl": {"model"},
-    "catalog": {"model", "ddl"},
+    "catalog": {"model", "ddl", "proof"},
     "privacy": {"model", "proof"},
     "capture": {"model", "ddl", "privacy"},
     "query": {"model", "ddl", "privacy", "capture"},

@@ -262,6 +262,61 @@ def keygen(
     _print(make_key(name, out, ask_password(none=no_password)), json)
 
 
+@app.command()
+def seal(
+    key: Annotated[
+        list[Path], typer.Option("--key", metavar="FILE", help="The log's signing key; two while keys change.")
+    ],
+    state: Annotated[
+        Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory, made by the first run.")
+    ],
+    anchor: Annotated[
+        list[str] | None, typer.Option("--anchor", metavar="URI", help="Where checkpoints are kept, such as file:PATH.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="TIME", help="Go on for ever, such as every 2s; a signal stops it.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Seal what is committed into the log, sign it, and have it anchored.
+
+    The key's password comes from SA_AUDIT_KEY_PASSWORD, or is asked for.
+    """
+    from .sealing import load_signers, make_sealer, seal_every, seal_once, seconds
+
+    pause = None if every is None else seconds(every)
+    signers = load_signers(key)
+    with _opened(url, models) as place:
+        sealer = make_sealer(place.engine, signers, state, anchor or [], place.models.trail.metadata)
+        if pause is None:
+            _print(seal_once(sealer), json)
+        else:
+            seal_every(sealer, pause, lambda result: _print(result, json))
+
+
+@app.command()
+def rebase(
+    state: Annotated[Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory; made if missing.")],
+    actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")],
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Say that the database is rightly another one than before, so that sealing goes on.
+
+    After a restore, a promoted standby, or the loss of the state file.
+    """
+    from ..seal import rebase as rebase_log
+    from .sealing import RebaseResult
+
+    with _opened(url, models) as place:
+        rebase_log(place.engine, state=state, operator=actor, reason=reason, metadata=place.models.trail.metadata)
+    _print(RebaseResult(state), json)
+
+
 # -- parts -------------------------------------------------------------------------------
 
 

@@ -12,6 +12,9 @@ from ..errors import (
     CaptureMissing,
     Conflict,
     IntegrityFinding,
+    SealerBusy,
+    SealRefused,
+    SealTimeout,
     TrailNotEmpty,
     UnauditedWrite,
 )
@@ -31,6 +34,7 @@ class CantRun(AuditError):
 
 _CANT_RUN: Final = (
     *(CantRun, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
+    *(SealRefused, SealTimeout, SealerBusy),
 )
 
 

@@ -62,7 +62,7 @@ class PostgreSQLGuards(Backend):
         if table is trail.transaction:
             entry = ("BEFORE INSERT", "FOR EACH ROW", "sa_audit_transaction_v1", 7)
             objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *entry))
-        elif table is not trail.column:
+        elif table not in trail.fixed:
             rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
             objects.append(
                 self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")

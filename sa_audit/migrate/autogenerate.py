@@ -30,8 +30,11 @@ SIGNATURES: Final = (
     frozenset(RESERVED),
     frozenset({"recorded_at", "first_id", "on_behalf_of", "db_user", "db_role", "db_addr", "db_txid"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
+    frozenset({"number", "first_leaf", "leaves", "entries", "tiles"}),
+    frozenset({"block", "table_id", "first_row", "last_row", "leaves"}),
+    frozenset({"id", "size", "note", "anchor", "token", "recorded_at"}),
 )
-"""Columns by which a reflected table of a trail is known: a history, ``audit_transaction``, ``audit_column``."""
+"""Columns by which a reflected table of a trail is known: a history, and the fixed ones."""
 
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
@@ -158,7 +161,7 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [trail.transaction, trail.column, *(audited.history for audited in trail.audited.values())]
+        for table in [*trail.fixed, *(audited.history for audited in trail.audited.values())]
     }
     places |= {
         _place(script, operation)
