@@ -77,6 +77,7 @@ from .query import (
 )
 from .query.timetravel import as_of
 from .seal import await_sealed, rebase, seal
+from .verification import Finding, Report, verify
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,7 @@ __all__ = [
     "ErasedValue",
     "Exclude",
     "Excluded",
+    "Finding",
     "IntegrityFinding",
     "InvalidMoment",
     "MalformedProof",
@@ -107,6 +109,7 @@ __all__ = [
     "Page",
     "ReadOnlyPast",
     "ReasonRequired",
+    "Report",
     "Retention",
     "Roles",
     "SealRefused",
@@ -137,4 +140,5 @@ __all__ = [
     "track",
     "trail",
     "transaction",
+    "verify",
 ]

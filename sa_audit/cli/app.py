@@ -28,7 +28,7 @@ from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
-from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
+from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .settings import find_settings, open_engine
@@ -315,6 +315,38 @@ def rebase(
     with _opened(url, models) as place:
         rebase_log(place.engine, state=state, operator=actor, reason=reason, metadata=place.models.trail.metadata)
     _print(RebaseResult(state), json)
+
+
+@app.command()
+def verify(
+    vkey: Annotated[
+        Path,
+        typer.Option("--vkey", metavar="FILE", help="The log's verifier key, or a policy, from where you trust it."),
+    ],
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option("--anchor", metavar="URI", help="What keeps checkpoints outside of the database; again for more."),
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", metavar="FILE", help="A checkpoint that you hold: older rows are not read again."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes read rows.")] = 1,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Recompute everything that was sealed, and say what does not fit.
+
+    The exit code is 1 if there are findings.
+    """
+    from .verify import verify_trail
+
+    with _opened(url, models) as place:
+        result = verify_trail(place.engine, place.models.trail.metadata, vkey, anchor or (), since, workers, quiet=json)
+    _print(result, json)
+    if not result.report.ok:
+        raise typer.Exit(FINDINGS)
 
 
 # -- parts -------------------------------------------------------------------------------
