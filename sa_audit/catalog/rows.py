@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ..errors import Unencodable
 from ..proof.canonical import RowEncoder
-from ..proof.entries import row_entry
+from ..proof.row_entries import row_entries
 from ..proof.schema import Descriptor
 from .database import CatalogDatabase, Convert
 from .describe import SALT
@@ -155,20 +155,12 @@ class RowReader:
     ) -> Iterator[tuple[int, bytes]]:
         """Yield the id of each row and its entry, encoded, ordered by id; arguments as of :meth:`rows`."""
         id_, transaction, convert = self._id or 0, self._transaction, self._converter()
-        table, schema, digest = self.descriptor.table, self.descriptor.digest, self.encoder.digest
+        entry, digest = row_entries(self.descriptor.table, self.descriptor.digest), self.encoder.digest
         for raw in self.raw(connection, condition, parameters):
             forms = convert(raw)
             row = forms[id_]
-            yield (
-                row,
-                row_entry(
-                    table,
-                    row,
-                    None if transaction is None else forms[transaction],
-                    schema,
-                    digest(raw[0] or NO_SALT, forms),
-                ),
-            )
+            owner = None if transaction is None else forms[transaction]
+            yield row, entry(row, owner, digest(raw[0] or NO_SALT, forms))
 
     def _converter(self) -> Callable[[Any], Sequence[Any]]:
         converters: list[tuple[int, Convert]] = self._converters

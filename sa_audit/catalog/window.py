@@ -75,9 +75,7 @@ def unsealed(
         counted = "count(*) AS n" + (", min(r.recorded_at) AS since" if sealed.role == "transaction" else "")
         statement = sa.text(f"SELECT {counted} FROM {database.name_of(*place)} AS r {stretch.condition}")
         if sealed.role == "transaction":
-            found = connection.execute(
-                statement.columns(n=sa.Integer(), since=UTCDateTime()), stretch.parameters
-            ).one()
+            found = connection.execute(statement.columns(n=sa.Integer(), since=UTCDateTime()), stretch.parameters).one()
             rows, since = rows + found[0], found[1]
         else:
             rows += connection.execute(statement, stretch.parameters).scalar_one()
