@@ -32,6 +32,7 @@ from .errors import (
     InvalidMoment,
     MalformedProof,
     NotAudited,
+    NotSealed,
     ReadOnlyPast,
     ReasonRequired,
     SealerBusy,
@@ -77,7 +78,7 @@ from .query import (
 )
 from .query.timetravel import as_of
 from .seal import await_sealed, rebase, seal
-from .verification import Finding, Report, verify
+from .verification import Finding, Report, prove, prove_consistency, verify
 
 __version__ = "0.1.0"
 
@@ -106,6 +107,7 @@ __all__ = [
     "Mask",
     "Masked",
     "NotAudited",
+    "NotSealed",
     "Page",
     "ReadOnlyPast",
     "ReasonRequired",
@@ -132,6 +134,8 @@ __all__ = [
     "history",
     "history_class",
     "is_trail_table",
+    "prove",
+    "prove_consistency",
     "rebase",
     "reconcile",
     "restore",

@@ -20,6 +20,7 @@
     ├── UnusableKey              a key that can't be read, opened or used: give the right one, or its password
     ├── SealRefused              state, log, anchors or database don't agree: find out why, then rebase
     ├── SealerBusy               another sealer is at work: stop one of them
+    ├── NotSealed                there is no leaf to prove it by yet: seal, or wait with await_sealed()
     ├── SealTimeout              a transaction is not sealed and anchored yet: look at the sealer
     ├── AnchorUnavailable        an anchor can't be written or read now: look at its place, and try again
     └── IntegrityFinding         the record does not fit its proof
@@ -100,6 +101,10 @@ class SealRefused(AuditError):
 
 class SealerBusy(AuditError):
     """Another sealer is at work on the same log."""
+
+
+class NotSealed(AuditError):
+    """What is to be proven is not in the log yet."""
 
 
 class SealTimeout(AuditError):

@@ -5,7 +5,8 @@ Imports the room's own parts and proof.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -112,12 +113,13 @@ class RowReader:
 
     def raw(
         self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Yield the rows of the SELECT as they come; they go through :meth:`row`."""
         given = dict(parameters or {})
         if self.database.page is None:
             statement = sa.text(self.select(condition))
-            yield from connection.execute(statement, given, execution_options=self.database.streams)
+            with connection.execute(statement, given, execution_options=self.database.streams) as result:
+                yield from result
             return
         size, position = self.database.page, 2 + (self._id or 0)
         first, paged = f" LIMIT {size}", f"{condition} AND r.{self.id_column} > :after_page"
@@ -156,11 +158,12 @@ class RowReader:
         """Yield the id of each row and its entry, encoded, ordered by id; arguments as of :meth:`rows`."""
         id_, transaction, convert = self._id or 0, self._transaction, self._converter()
         entry, digest = row_entries(self.descriptor.table, self.descriptor.digest), self.encoder.digest
-        for raw in self.raw(connection, condition, parameters):
-            forms = convert(raw)
-            row = forms[id_]
-            owner = None if transaction is None else forms[transaction]
-            yield row, entry(row, owner, digest(raw[0] or NO_SALT, forms))
+        with contextlib.closing(self.raw(connection, condition, parameters)) as raws:
+            for raw in raws:
+                forms = convert(raw)
+                row = forms[id_]
+                owner = None if transaction is None else forms[transaction]
+                yield row, entry(row, owner, digest(raw[0] or NO_SALT, forms))
 
     def _converter(self) -> Callable[[Any], Sequence[Any]]:
         converters: list[tuple[int, Convert]] = self._converters

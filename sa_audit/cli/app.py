@@ -349,6 +349,30 @@ def verify(
         raise typer.Exit(FINDINGS)
 
 
+@app.command()
+def prove(
+    model: Model,
+    key: Key,
+    audit_id: Annotated[
+        int | None, typer.Option("--audit-id", metavar="N", help="Which change; the last one if not given.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Print the proof that a change of a row is in the log, to be checked with no database."""
+    from .proving import prove_change
+
+    with _opened(url, models) as place:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
+        result = prove_change(place.engine, place.models.trail.metadata, entity, identity, audit_id)
+    if json:
+        _print(result, json)
+    else:
+        typer.echo(result.proof.format(), nl=False)
+
+
 # -- parts -------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from ..errors import (
     CaptureMissing,
     Conflict,
     IntegrityFinding,
+    NotSealed,
     SealerBusy,
     SealRefused,
     SealTimeout,
@@ -33,7 +34,7 @@ class CantRun(AuditError):
 
 
 _CANT_RUN: Final = (
-    *(CantRun, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
+    *(CantRun, NotSealed, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
     *(SealRefused, SealTimeout, SealerBusy),
 )
 

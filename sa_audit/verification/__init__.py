@@ -1,4 +1,4 @@
-"""VERIFY: recompute the whole record, from its rows to the signed root.
+"""VERIFY: recompute the whole record, from its rows to the signed root, and prove single rows of it.
 
 The checker shares no code with the writer: of the library it imports model, proof, anchors and catalog alone.
 What stands here loads the rest when it is called, since most processes only write.
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Engine
+    from sqlalchemy.orm import Session
 
     from ..anchors import Anchor
     from ..proof.checkpoint import Checkpoint
     from ..proof.keys import Verifier
     from ..proof.policy import Policy
+    from ..proof.tlog_proof import ConsistencyProof, Proof
 
-__all__ = ["KINDS", "Finding", "Report", "verify"]
+__all__ = ["KINDS", "Finding", "Report", "prove", "prove_consistency", "verify"]
 
 
 def verify(
@@ -63,3 +65,44 @@ def verify(
     return run_verification(
         engine, verifier, anchors=anchors, since=since, workers=workers, progress=progress, metadata=metadata
     )
+
+
+def prove(session: Session, entry: Any, *, metadata: Any = None) -> Proof:
+    """Prove that an entry of the trail is in the log, so that it can be checked with no database.
+
+    The proof holds the row, its schema and the checkpoint; ``proof.format()`` gives it as text.  It is read by a
+    connection of its own, as the database has it now; that it is a true proof shows :meth:`sa_audit.proof.Proof.check`.
+
+    Args:
+        session: any session to the database.
+        entry: a :class:`Change`, whose history row is proven, or a :class:`TransactionInfo`, for who and why.
+        metadata: a MetaData or base, where several trails are known to stand in the database.
+
+    Raises:
+        NotSealed: if it is not in the log yet.
+        IntegrityFinding: if its row is not the one that was sealed, or gone.
+        NotAudited: if it is no entry of this trail.
+    """
+    from .proving import prove_entry
+
+    return prove_entry(session.get_bind().engine, entry, metadata)
+
+
+def prove_consistency(
+    engine: Engine, old: Checkpoint, new: Checkpoint | None = None, *, metadata: Any = None
+) -> ConsistencyProof:
+    """Prove that a checkpoint is the beginning of another: nothing before it was changed.
+
+    Args:
+        engine: to the database.
+        old: the one that the reader holds.
+        new: the other one; None takes the last one of the database.
+        metadata: a MetaData or base, where several trails are known to stand in the database.
+
+    Raises:
+        NotSealed: if nothing is sealed.
+        MalformedProof: if ``old`` is of another log, or greater.
+    """
+    from .proving import prove_growth
+
+    return prove_growth(engine, old, new, metadata)

@@ -96,13 +96,14 @@ def plans(log: Log, live: list[LiveTable], findings: Findings) -> dict[bytes, Pl
         if table is None:
             findings.add("table-missing", descriptor.name, None, f"table {descriptor.name}", "none")
             continue
-        plan = _plan(descriptor, table, findings)
+        plan = plan_for(descriptor, table, findings)
         if plan is not None:
             made[digest] = plan
     return made
 
 
-def _plan(descriptor: Descriptor, table: LiveTable, findings: Findings) -> Plan | None:
+def plan_for(descriptor: Descriptor, table: LiveTable, findings: Findings) -> Plan | None:
+    """Give the plan of one descriptor, or None, with findings that say why."""
     present = {column.name: column for column in table.columns}
     ids = {column.id: column.name for column in (table.descriptor or descriptor).columns}
     names = {column.id: ids[column.id] for column in descriptor.columns if ids.get(column.id) in present}

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sa_audit.cli.app import app
+from sa_audit.proof import Policy, Proof
 from tests.verification.sealed import ORIGIN, Sealed
 from tests.verification.test_rows import HISTORY, row
 
@@ -26,7 +27,8 @@ def run(sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     place = ("--url", url, "--models", "tests.verification.models:Base")
 
     def invoke(*arguments: str, key: Path = vkey) -> Result:
-        result = CliRunner().invoke(app, ["verify", "--vkey", str(key), *arguments, *place])
+        command = list(arguments) if arguments[:1] == ("prove",) else ["verify", "--vkey", str(key), *arguments]
+        result = CliRunner().invoke(app, [*command, *place])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
@@ -73,6 +75,21 @@ def test_since(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     held.write_text(checkpoint.format())
     report = json.loads(run("--since", str(held), "--json").output)
     assert (report["checked"], report["since"]) == (0, checkpoint.size)
+
+
+def test_a_proof(run: Run, sealed: Sealed) -> None:
+    """As text that parses, of the last change or the one that is named; a change that is none can't be proven."""
+    policy = Policy.of(sealed.signer.verifier)
+    last = Proof.parse(run("prove", "Note", "1").output)
+    assert last.check(policy).logs == (sealed.signer.verifier,)
+    first = run("prove", "Note", "1", "--audit-id", str(row(sealed, 1)), "--json")
+    found = json.loads(first.output)
+    proof = Proof.parse(found["proof"])
+    proof.check(policy)
+    assert (found["index"], found["size"]) == (proof.index, proof.checkpoint.size)
+    assert proof.index < last.index
+    assert run("prove", "Note", "1", "--audit-id", "999").exit_code == 3
+    assert run("prove", "Note", "999").exit_code == 3
 
 
 @pytest.mark.only_on("sqlite")

@@ -36,7 +36,7 @@ EDITS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "the operation": ("audit_op", {"": "'B'"}),
     "the salt": ("audit_salt", SALTS),
-    "a short salt": ("audit_salt", {"sqlite": "x'01'"}),
+    "a short salt": ("audit_salt", {"sqlite": "x'01'", "postgresql": r"'\x01'"}),
     "the flush": ("audit_flush", {"": "audit_flush + 1"}),
 }  # fmt: skip
 """By what is changed: the column, and its new value on each database that can hold it ("" for all others)."""
