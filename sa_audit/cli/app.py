@@ -373,6 +373,40 @@ def prove(
         typer.echo(result.proof.format(), nl=False)
 
 
+@app.command()
+def export(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A class, or a table; otherwise all.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One row; otherwise all.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="FILE", help="A zip file that is checked with no database.")
+    ] = None,
+    vkey: Annotated[
+        Path | None, typer.Option("--vkey", metavar="FILE", help="The verifier key, or policy, that goes along.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="With every leaf of the log, to show that nothing was left out.")
+    ] = False,
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="jsonl or csv, on standard output.")] = "jsonl",
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Hand out changes, as lines or as a bundle with its proofs."""
+    from .exporting import make_bundle, write_changes
+
+    if form not in ("jsonl", "csv"):
+        raise WrongUsage(f"--format {form!r}: give jsonl or csv")
+    with _opened(url, models) as place:
+        entity = place.models.entity(model) if model else None
+        identity = parse_key(entity, key) if entity is not None and key is not None else None
+        metadata = place.models.trail.metadata
+        if bundle is None:
+            write_changes(place.engine, metadata, entity, identity, form, sys.stdout)
+            return
+        made = make_bundle(place.engine, metadata, bundle, vkey, entity, identity, complete=complete)
+    _print(made, json)
+
+
 # -- parts -------------------------------------------------------------------------------
 
 

@@ -83,7 +83,7 @@ class Prover:
         Raises:
             IntegrityFinding: if it is gone, or can't be read under that schema.
         """
-        reader = self._reader(sealed, descriptor)
+        reader = self.reader(sealed, descriptor)
         found = list(reader.rows(self.connection, f"WHERE r.{reader.id_column} = :row", {"row": row}))
         if not found:
             raise IntegrityFinding(f"row {row} of {descriptor.name} is sealed, and is not there any more")
@@ -142,7 +142,8 @@ class Prover:
             "seal it, or wait with await_sealed()"
         )
 
-    def _reader(self, sealed: SealedTable, descriptor: Descriptor) -> RowReader:
+    def reader(self, sealed: SealedTable, descriptor: Descriptor) -> RowReader:
+        """Give what reads the rows of a table as they were sealed under a schema."""
         known = self._readers.get(descriptor.digest)
         if known is None:
             known = self._readers[descriptor.digest] = self._made(sealed, descriptor)

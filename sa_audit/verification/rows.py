@@ -76,7 +76,7 @@ class RowPass:
             if plan is None:
                 continue
             ids = sorted(expected)
-            for first, last in _stretches(ids):
+            for first, last in stretches(ids):
                 read += self._stretch(connection, schema, (first, last), expected, findings)
             self._extras(connection, plan, ids, findings)
             self._missing(plan, expected, findings)
@@ -172,7 +172,7 @@ class RowPass:
             f" WHERE r.{reader.id_column} BETWEEN :first AND :last AND ({filled})"
         )
         own = set(ids)
-        for first, last in _stretches(ids):
+        for first, last in stretches(ids):
             for row in connection.scalars(statement, {"first": first, "last": last}):
                 if row in own:
                     columns = ", ".join(plan.extras)
@@ -187,7 +187,7 @@ class RowPass:
                 findings.add("row-missing", plan.descriptor.name, row, _digest(entry), "no row")
 
 
-def _stretches(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+def stretches(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield first and last id of each stretch without a wide gap."""
     first = last = None
     for row in ids:
