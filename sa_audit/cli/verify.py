@@ -23,7 +23,7 @@ from ..verification import Report, verify
 from .failure import WrongUsage
 from .results import grid, plain
 
-PHASES: Final = {"log": "the log", "rows": "the rows", "tables": "what no leaf speaks of"}
+PHASES: Final = {"log": "the log", "rows": "the rows", "tables": "what no leaf speaks of", "continuity": "changes"}
 
 
 @dataclass(frozen=True, slots=True)

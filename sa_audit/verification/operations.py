@@ -19,6 +19,7 @@ from ..proof.checkpoint import Checkpoint
 from ..proof.keys import Verifier
 from ..proof.policy import Policy
 from .checkpoints import Collected, Judge, read_anchors, read_notes
+from .continuity import check_continuity
 from .database import VerifierDatabase, verifier_for
 from .links import LinkPass
 from .log import Log, LogPass
@@ -116,6 +117,8 @@ class _Verification:
         unsealed = UnsealedPass(self._database, log, epochs).count(connection, tables, self._findings)
         entries = next((each for each in tables if each.sealed and each.sealed.role == "transaction"), None)
         LinkPass(self._database.catalog, entries).run(connection, tables, self._findings)
+        self._progress("continuity", 0, None)
+        check_continuity(connection, self._database.catalog, tables, self._findings)
         return unsealed
 
     def _name(self, connection: Connection, trail: Trail, name: str) -> str:

@@ -68,9 +68,10 @@ class Sealed:
         given = self.anchors if anchored else []
         return verify(self.engine, self.signer.verifier, anchors=given, workers=workers, metadata=Base)
 
-    def found(self, *, anchored: bool = True) -> Found:
-        """Give kind, table and row of each finding."""
-        return {(each.kind, each.table, each.row) for each in self.verify(anchored=anchored).findings}
+    def found(self, *, anchored: bool = True, continuity: bool = True) -> Found:
+        """Give kind, table and row of each finding; those of continuity can be left out, where others entail them."""
+        found = {(each.kind, each.table, each.row) for each in self.verify(anchored=anchored).findings}
+        return found if continuity else {each for each in found if each[0] != "continuity"}
 
     def kinds(self, *, anchored: bool = True) -> set[str]:
         """Give the kinds of findings."""
@@ -107,6 +108,18 @@ class Sealed:
             for statement in statements:
                 connection.execute(sa.text(statement), parameters)
 
+    def unrecorded(self, *statements: str) -> None:
+        """Run statements past SQLAlchemy, so that nothing is recorded."""
+        raw = self.engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            cursor.close()
+            raw.commit()
+        finally:
+            raw.close()
+
     def tables(self) -> list[sa.Table]:
         """Give the tables of the trail, those that others depend on first."""
         assert trail_of(Base.metadata) is not None
@@ -121,7 +134,7 @@ class Sealed:
             shutil.copyfile(self._file(), self.directory / "kept.db")
             return
         with self.engine.begin() as connection:
-            for table in self.tables():
+            for table in Base.metadata.sorted_tables:
                 connection.execute(sa.text(f"CREATE TABLE kept_{table.name} AS SELECT * FROM {table.name}"))
 
     def undo(self) -> None:
@@ -136,6 +149,14 @@ class Sealed:
             for table in self.tables():
                 connection.execute(sa.text(f"DELETE FROM {table.name}"))
                 connection.execute(sa.text(f"INSERT INTO {table.name} SELECT * FROM kept_{table.name}"))
+        others = [table.name for table in Base.metadata.sorted_tables if not sa_audit.is_trail_table(table)]
+        self.unrecorded(
+            *(
+                text
+                for name in others
+                for text in (f"DELETE FROM {name}", f"INSERT INTO {name} SELECT * FROM kept_{name}")
+            )
+        )
 
     def _file(self) -> str:
         return str(self.database.url.database)

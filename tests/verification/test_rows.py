@@ -125,7 +125,7 @@ def test_a_row_put_there_later(sealed: Sealed) -> None:
     newest, fourth = sealed.scalar(f"SELECT max(audit_id) FROM {HISTORY}"), row(sealed, 4)
     sealed.attack(copied(sealed, newest, -5), f"DELETE FROM {HISTORY} WHERE audit_id = {fourth}")
     sealed.attack(copied(sealed, newest, fourth))
-    assert sealed.found() == {("row-backdated", HISTORY, -5), ("row-changed", HISTORY, fourth)}
+    assert sealed.found(continuity=False) == {("row-backdated", HISTORY, -5), ("row-changed", HISTORY, fourth)}
 
 
 @pytest.mark.only_on("postgresql", "mariadb")
@@ -136,7 +136,7 @@ def test_a_row_of_a_transaction_that_is_none(sealed: Sealed) -> None:
         copied(sealed, newest, 10_000),
         f"UPDATE {HISTORY} SET audit_txid = 99999999999 WHERE audit_id = 10000",
     )
-    assert sealed.found() == {("row-hidden", HISTORY, 10_000), ("row-misdated", HISTORY, 10_000)}
+    assert sealed.found(continuity=False) == {("row-hidden", HISTORY, 10_000), ("row-misdated", HISTORY, 10_000)}
 
 
 def test_two_rows_that_change_places(sealed: Sealed) -> None:
