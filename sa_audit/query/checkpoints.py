@@ -53,7 +53,8 @@ def _found(connection: Connection, checkpoint: Checkpoint) -> Snapshot:
     notes = connection.scalars(sa.select(table.c.note).where(table.c.size == checkpoint.size)).all()
     if block is None or checkpoint.root not in {Checkpoint.parse(note).root for note in notes}:
         raise InvalidMoment(
-            f"the log in this database has no checkpoint of size {checkpoint.size} with the root {checkpoint.root.hex()}"
+            f"the log in this database has no checkpoint of size {checkpoint.size} with the root "
+            f"{checkpoint.root.hex()}"
         )
     return Snapshot(text=_horizon(connection, trail, block, checkpoint))
 
