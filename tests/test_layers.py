@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "catalog": {"model", "ddl", "proof"},
     "privacy": {"model", "proof"},
     "capture": {"model", "ddl", "privacy"},
-    "query": {"model", "ddl", "privacy", "capture"},
+    "query": {"model", "ddl", "privacy", "capture", "catalog", "proof"},
     "asyncio": {"query", "capture"},
     "testing": {"model", "ddl"},
     "proof": set(),

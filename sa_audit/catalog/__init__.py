@@ -6,7 +6,7 @@ Imports model, ddl and proof.
 
 from .database import CatalogDatabase, LiveColumn, catalog_for
 from .describe import describe
-from .log import Block, blocks, find_leaf, last_block, read_tile
+from .log import Block, block_of_leaf, blocks, find_leaf, last_block, read_tile
 from .rows import RowReader, SealedRow
 from .tables import SealedTable, sealed_tables, trail_at
 from .window import Unsealed, unsealed
@@ -19,6 +19,7 @@ __all__ = [
     "SealedRow",
     "SealedTable",
     "Unsealed",
+    "block_of_leaf",
     "blocks",
     "catalog_for",
     "describe",

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from ..ddl.backend import backend_for
 from ..ddl.mysql import MariaDB
 from ..ddl.postgresql import PostgreSQL
-from ..ddl.sqlite import json_form
+from ..ddl.sqlite_types import json_form
 from ..model.audited import AuditedTable, RecordedColumn
 
 ORDER, VALUES = "order", "values"

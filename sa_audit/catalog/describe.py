@@ -46,8 +46,9 @@ def describe(
     if not live:
         return None
     former = {column.name: column.id for column in previous.columns} if previous is not None else {}
-    named = _accounted(connection, sealed)
-    ids = column_ids([column.name for column in live], own_ids(sealed), named, former)
+    own, named = own_ids(sealed)
+    named |= _accounted(connection, sealed)
+    ids = column_ids([column.name for column in live], own, named, former)
     columns = sorted((_column(ids[column.name], column) for column in live), key=lambda column: column.id)
     return Descriptor(
         table=number,
@@ -59,12 +60,15 @@ def describe(
     )
 
 
-def own_ids(sealed: SealedTable) -> dict[str, int]:
-    """Give the ids of the trail's own columns: those of every history, or the places in a fixed table."""
+def own_ids(sealed: SealedTable) -> tuple[dict[str, int], dict[str, int]]:
+    """Give the ids of the trail's own columns: those that every history has, and those that a fixed table begins with.
+
+    A column that comes to a fixed table later gets the next free number, wherever it stands.
+    """
     if sealed.role == "history":
-        return dict(OWN_COLUMNS)
+        return dict(OWN_COLUMNS), {}
     names = [column.name for column in sealed.table.columns if column.name != SALT]
-    return {name: number for number, name in enumerate(names, 1)}
+    return {}, {name: number for number, name in enumerate(names, 1)}
 
 
 def column_ids(

@@ -70,6 +70,11 @@ def block_of_leaf(connection: Connection, trail: Trail, leaf: int) -> Block | No
     return _block(connection, statement)
 
 
+def block_numbered(connection: Connection, trail: Trail, number: int) -> Block | None:
+    """Give the block of a number, or None."""
+    return _block(connection, sa.select(trail.block).where(trail.block.c.number == number))
+
+
 def _block(connection: Connection, statement: sa.Select[tuple[object, ...]]) -> Block | None:
     row = connection.execute(statement).mappings().first()
     if row is None:
@@ -103,7 +108,7 @@ def find_leaf(connection: Connection, trail: Trail, table: int, row: int) -> tup
     )
     start = encode_fast((1, 1, table, row))[1:]
     for number in connection.scalars(statement).all():
-        block = _block(connection, sa.select(trail.block).where(trail.block.c.number == number))
+        block = block_numbered(connection, trail, number)
         if block is None or start not in block.data:
             continue
         for position, entry in enumerate(block.entries()):

@@ -38,7 +38,7 @@ def kill_at(step: str, *, times: int = 1) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_at_each_step(
     bank: sa.Engine, seal: Seal, signer: Signer, anchor: FileAnchor, step: str, times: int
 ) -> None:
@@ -84,7 +84,7 @@ Sealer(sa.create_engine(url), Signer.load(key), state=state, anchors=[FileAnchor
 """
 
 
-@pytest.mark.parametrize("step", ["written", "pending", "committed"])
+@pytest.mark.parametrize("step", [pytest.param("written", marks=pytest.mark.slow), "pending", "committed"])
 def test_a_process_that_is_gone(
     bank: sa.Engine, seal: Seal, signer: Signer, state: Path, anchor: FileAnchor, tmp_path: Path, step: str
 ) -> None:
