@@ -18,6 +18,10 @@
     ├── Unencodable              a value that has no canonical form, so it can't be sealed or checked
     ├── MalformedProof           not a checkpoint, proof, bundle or entry in its format: get another copy
     ├── UnusableKey              a key that can't be read, opened or used: give the right one, or its password
+    ├── SealRefused              state, log, anchors or database don't agree: find out why, then rebase
+    ├── SealerBusy               another sealer is at work: stop one of them
+    ├── NotSealed                there is no leaf to prove it by yet: seal, or wait with await_sealed()
+    ├── SealTimeout              a transaction is not sealed and anchored yet: look at the sealer
     ├── AnchorUnavailable        an anchor can't be written or read now: look at its place, and try again
     └── IntegrityFinding         the record does not fit its proof
 
@@ -89,6 +93,22 @@ class MalformedProof(AuditError):
 
 class UnusableKey(AuditError):
     """A signing key that can't be read, opened with that password, made or used."""
+
+
+class SealRefused(AuditError):
+    """The sealer's state, the log, an anchor and the database do not agree, so nothing is sealed."""
+
+
+class SealerBusy(AuditError):
+    """Another sealer is at work on the same log."""
+
+
+class NotSealed(AuditError):
+    """What is to be proven is not in the log yet."""
+
+
+class SealTimeout(AuditError):
+    """A transaction was not sealed and anchored in time; it is committed all the same."""
 
 
 class AnchorUnavailable(AuditError):

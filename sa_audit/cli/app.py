@@ -28,8 +28,9 @@ from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
-from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
-from .models import Entity, Models, load_models, parse_key
+from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
+from .models import Models, load_models, parse_key
+from .past import all_names, row_of, rows_of
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .settings import find_settings, open_engine
 from .templates import make_environment, template_path
@@ -192,10 +193,10 @@ def as_of(
         identity = None if key is None else parse_key(entity, key)
         with query_as_of(place.engine, _when(when)) as past:
             if identity is not None:
-                result = RowResult(f"{entity.name} {key} as of {when}", _row(past, entity, identity))
+                result = RowResult(f"{entity.name} {key} as of {when}", row_of(past, entity, identity))
             else:
-                rows = _rows(past, entity, limit + 1)
-                result = RowsResult(f"{entity.name} as of {when}", _all_names(rows), rows[:limit], len(rows) > limit)
+                rows = rows_of(past, entity, limit + 1)
+                result = RowsResult(f"{entity.name} as of {when}", all_names(rows), rows[:limit], len(rows) > limit)
     _print(result, json)
 
 
@@ -262,6 +263,151 @@ def keygen(
     _print(make_key(name, out, ask_password(none=no_password)), json)
 
 
+@app.command()
+def seal(
+    key: Annotated[
+        list[Path], typer.Option("--key", metavar="FILE", help="The log's signing key; two while keys change.")
+    ],
+    state: Annotated[
+        Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory, made by the first run.")
+    ],
+    anchor: Annotated[
+        list[str] | None, typer.Option("--anchor", metavar="URI", help="Where checkpoints are kept, such as file:PATH.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="TIME", help="Go on for ever, such as every 2s; a signal stops it.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Seal what is committed into the log, sign it, and have it anchored.
+
+    The key's password comes from SA_AUDIT_KEY_PASSWORD, or is asked for.
+    """
+    from .sealing import load_signers, make_sealer, seal_every, seal_once, seconds
+
+    pause = None if every is None else seconds(every)
+    signers = load_signers(key)
+    with _opened(url, models) as place:
+        sealer = make_sealer(place.engine, signers, state, anchor or [], place.models.trail.metadata)
+        if pause is None:
+            _print(seal_once(sealer), json)
+        else:
+            seal_every(sealer, pause, lambda result: _print(result, json))
+
+
+@app.command()
+def rebase(
+    state: Annotated[Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory; made if missing.")],
+    actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")],
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Say that the database is rightly another one than before, so that sealing goes on.
+
+    After a restore, a promoted standby, or the loss of the state file.
+    """
+    from ..seal import rebase as rebase_log
+    from .sealing import RebaseResult
+
+    with _opened(url, models) as place:
+        rebase_log(place.engine, state=state, operator=actor, reason=reason, metadata=place.models.trail.metadata)
+    _print(RebaseResult(state), json)
+
+
+@app.command()
+def verify(
+    vkey: Annotated[
+        Path,
+        typer.Option("--vkey", metavar="FILE", help="The log's verifier key, or a policy, from where you trust it."),
+    ],
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option("--anchor", metavar="URI", help="What keeps checkpoints outside of the database; again for more."),
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", metavar="FILE", help="A checkpoint that you hold: older rows are not read again."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes read rows.")] = 1,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Recompute everything that was sealed, and say what does not fit.
+
+    The exit code is 1 if there are findings.
+    """
+    from .verify import verify_trail
+
+    with _opened(url, models) as place:
+        result = verify_trail(place.engine, place.models.trail.metadata, vkey, anchor or (), since, workers, quiet=json)
+    _print(result, json)
+    if not result.report.ok:
+        raise typer.Exit(FINDINGS)
+
+
+@app.command()
+def prove(
+    model: Model,
+    key: Key,
+    audit_id: Annotated[
+        int | None, typer.Option("--audit-id", metavar="N", help="Which change; the last one if not given.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Print the proof that a change of a row is in the log, to be checked with no database."""
+    from .proving import prove_change
+
+    with _opened(url, models) as place:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
+        result = prove_change(place.engine, place.models.trail.metadata, entity, identity, audit_id)
+    if json:
+        _print(result, json)
+    else:
+        typer.echo(result.proof.format(), nl=False)
+
+
+@app.command()
+def export(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A class, or a table; otherwise all.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="One row; otherwise all.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="FILE", help="A zip file that is checked with no database.")
+    ] = None,
+    vkey: Annotated[
+        Path | None, typer.Option("--vkey", metavar="FILE", help="The verifier key, or policy, that goes along.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="With every leaf of the log, to show that nothing was left out.")
+    ] = False,
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="jsonl or csv, on standard output.")] = "jsonl",
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Hand out changes, as lines or as a bundle with its proofs."""
+    from .exporting import make_bundle, write_changes
+
+    if form not in ("jsonl", "csv"):
+        raise WrongUsage(f"--format {form!r}: give jsonl or csv")
+    with _opened(url, models) as place:
+        entity = place.models.entity(model) if model else None
+        identity = parse_key(entity, key) if entity is not None and key is not None else None
+        metadata = place.models.trail.metadata
+        if bundle is None:
+            write_changes(place.engine, metadata, entity, identity, form, sys.stdout)
+            return
+        made = make_bundle(place.engine, metadata, bundle, vkey, entity, identity, complete=complete)
+    _print(made, json)
+
+
 # -- parts -------------------------------------------------------------------------------
 
 
@@ -323,35 +469,6 @@ def _when(text: str | None) -> str | dt.date | None:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise WrongUsage(f"{text!r} is no day: {error}") from error
-
-
-def _row(past: orm.Session, entity: Entity, identity: Any) -> dict[str, Any] | None:
-    if entity.mapped:
-        found = past.get(entity.target, identity)
-        return None if found is None else _attributes(found)
-    values = identity if isinstance(identity, tuple) else (identity,)
-    columns = (column for _name, column in entity.key)
-    where = [column == value for column, value in zip(columns, values, strict=True)]
-    row = past.execute(sa.select(entity.table).where(*where)).mappings().first()
-    return None if row is None else {str(name): value for name, value in row.items()}
-
-
-def _rows(past: orm.Session, entity: Entity, limit: int) -> list[dict[str, Any]]:
-    order = [column for _name, column in entity.key]
-    if entity.mapped:
-        statement = sa.select(entity.target).order_by(*order).limit(limit)
-        return [_attributes(found) for found in past.scalars(statement)]
-    rows = past.execute(sa.select(entity.table).order_by(*order).limit(limit)).mappings()
-    return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _attributes(found: Any) -> dict[str, Any]:
-    mapper = orm.object_mapper(found)
-    return {prop.key: getattr(found, prop.key) for prop in mapper.column_attrs}
-
-
-def _all_names(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _print(result: Result, json: bool) -> None:

@@ -12,6 +12,10 @@ from ..errors import (
     CaptureMissing,
     Conflict,
     IntegrityFinding,
+    NotSealed,
+    SealerBusy,
+    SealRefused,
+    SealTimeout,
     TrailNotEmpty,
     UnauditedWrite,
 )
@@ -30,7 +34,8 @@ class CantRun(AuditError):
 
 
 _CANT_RUN: Final = (
-    *(CantRun, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
+    *(CantRun, NotSealed, AnchorUnavailable, CaptureMissing, Conflict, IntegrityFinding, TrailNotEmpty, UnauditedWrite),
+    *(SealRefused, SealTimeout, SealerBusy),
 )
 
 

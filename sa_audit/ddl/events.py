@@ -27,6 +27,8 @@ lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.Context
 """Where a test has lifted the guards: the database's URL, and the ids of the trails."""
 
 _LATE = "sa_audit.late_tables"
+KEPT = ("history", "audit_transaction", "audit_block")
+"""The marks of tables that are not dropped while they hold rows."""
 
 
 def run(connection: Connection, statements: Iterable[str]) -> None:
@@ -157,7 +159,7 @@ def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 
 
 def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
-    if table.info.get(TRAIL_TABLE) not in ("history", "audit_transaction") or _is_lifted(table, connection):
+    if table.info.get(TRAIL_TABLE) not in KEPT or _is_lifted(table, connection):
         return
     statement = sa.select(sa.literal(1)).select_from(table).limit(1)
     if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:

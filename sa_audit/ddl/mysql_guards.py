@@ -62,7 +62,7 @@ class MariaDBGuards(Backend):
             bodies[event] = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
         if table is trail.transaction:
             bodies["INSERT"] = self._transaction_body(trail, schemas)
-        elif table is not trail.column:
+        elif table not in trail.fixed:
             bodies["INSERT"] = self._history_body(table, trail, schemas, default_schema)
         return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
 
@@ -96,11 +96,15 @@ class MariaDBGuards(Backend):
         return f"{prefix}{self.quote(name)}" if name else prefix
 
     def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
+        """Give the body of the guard; the epoch is looked for by SELECT INTO, since SET would lock the gap behind it.
+
+        The sealer could not make the next epoch while any writer is open.
+        """
         epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)
         return f"""BEGIN
     DECLARE open_epoch BIGINT;
     DECLARE is_closed TINYINT DEFAULT 1;
-    SET open_epoch = (SELECT max(epoch) FROM {epochs});
+    SELECT max(epoch) INTO open_epoch FROM {epochs};
     WHILE is_closed DO
         SET is_closed = (SELECT closed FROM {epochs} WHERE epoch = open_epoch LOCK IN SHARE MODE);
         IF is_closed IS NULL THEN

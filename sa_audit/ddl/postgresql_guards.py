@@ -65,7 +65,7 @@ class PostgreSQLGuards(Backend):
         elif _is_captured(table):
             other = ("BEFORE INSERT", "FOR EACH ROW WHEN (pg_trigger_depth() < 1)", "sa_audit_history_row_v1", 7)
             objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *other))
-        elif table is not trail.column:
+        elif table not in trail.fixed:
             rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
             objects.append(
                 self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")

@@ -42,7 +42,8 @@ class SQLiteGuards(Backend):
     ) -> list[TrailObject]:
         """Give guards of UPDATE, DELETE and REPLACE, and what fits an inserted row to its transaction."""
         _prefix, bare = self._names(table, schemas)
-        key = self.quote(next(iter(table.primary_key.columns)).name)
+        names = [self.quote(column.name) for column in table.primary_key.columns]
+        same = " AND ".join(f"{name} = NEW.{name}" for name in names)
         said = table.name.replace("'", "''")
         refuse = {
             event: f"BEGIN\n    SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');\nEND"
@@ -52,11 +53,10 @@ class SQLiteGuards(Backend):
             "guard_update": f"BEFORE UPDATE ON {bare}\n{refuse['UPDATE']}",
             "guard_delete": f"BEFORE DELETE ON {bare}\n{refuse['DELETE']}",
             "guard_replace": (
-                f"BEFORE INSERT ON {bare}\nWHEN EXISTS (SELECT 1 FROM {bare} WHERE {key} = NEW.{key})\n"
-                f"{refuse['REPLACE']}"
+                f"BEFORE INSERT ON {bare}\nWHEN EXISTS (SELECT 1 FROM {bare} WHERE {same})\n{refuse['REPLACE']}"
             ),
         }
-        unfit = _UNFIT_ENTRY if table is trail.transaction else _UNFIT_ROW if table is not trail.column else None
+        unfit = _UNFIT_ENTRY if table is trail.transaction else _UNFIT_ROW if table not in trail.fixed else None
         if unfit is not None:
             condition, words = unfit
             bodies["guard_insert"] = (

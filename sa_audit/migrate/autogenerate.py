@@ -32,10 +32,13 @@ SIGNATURES: Final = (
     frozenset(RESERVED),
     frozenset({"recorded_at", "first_id", "on_behalf_of", "db_user", "db_role", "db_addr", "db_txid"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
+    frozenset({"number", "first_leaf", "leaves", "entries", "tiles"}),
+    frozenset({"block", "table_id", "first_row", "last_row", "leaves"}),
+    frozenset({"id", "size", "note", "anchor", "token", "recorded_at"}),
     frozenset({"said_at", "entry", "first_id", "replaced", "on_behalf_of"}),
 )
-"""Columns by which a reflected table of a trail is known: those of a history, of ``audit_transaction``, of
-``audit_column``, and of ``audit_context``, which trigger capture on SQLite has."""
+"""Columns by which a reflected table of a trail is known: those of a history, of the fixed tables, and of
+``audit_context``, which trigger capture on SQLite has."""
 
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
@@ -191,7 +194,7 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [trail.transaction, trail.column, *(audited.history for audited in trail.audited.values())]
+        for table in [*trail.fixed, *(audited.history for audited in trail.audited.values())]
     }
     places |= {
         _place(script, operation)

@@ -7,15 +7,17 @@ drop what the models no longer have.  Imports the operations, columns, plain, sc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import sqlalchemy as sa
 from alembic.operations import ops
 
 from ..ddl import TrailObject
 from ..model.history import AuditedTable, Trail
+from ..model.tables import TRAIL_TABLE
 from .columns import Result, follow_columns, follow_indexes, indexes_of, type_of
 from .following import Following
-from .history_operations import Name, RenameHistory
+from .history_operations import AddHistoryColumn, Name, RenameHistory
 from .live import Live
 from .operations import (
     Baseline,
@@ -28,8 +30,18 @@ from .operations import (
     ReplaceObject,
     under_name,
 )
-from .plain import plain_table
+from .plain import plain_column, plain_table
 from .script import Key, Note, Place, Script
+
+SALT: Final = "audit_salt"
+TITLES: Final = {
+    "audit_transaction": "who changed audited data, when and why",
+    "audit_column": "since when each column is recorded",
+    "audit_block": "the sealed log: its leaves, in blocks",
+    "audit_sealed": "the sealed log: which rows are in which block",
+    "audit_checkpoint": "the sealed log: its signed checkpoints",
+}
+"""What a migration says above each fixed table."""
 
 
 class Comparison:
@@ -75,6 +87,7 @@ class Comparison:
         missing = [table for table in tables if table not in renamed and not self._stands(table)]
         present = [table for table in tables if table not in renamed and table not in missing]
         self._objects(present, missing, result)
+        self._salt(present, result)
         self.live.warm(self.script.place(table) for pair in self.histories for table in (pair.table, pair.history))
         for audited in self.histories:
             former = renamed.get(audited.history)
@@ -98,7 +111,7 @@ class Comparison:
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""
         tables = []
-        for table in [self.trail.transaction, self.trail.column, *(audited.history for audited in self.histories)]:
+        for table in [*self.trail.fixed, *(audited.history for audited in self.histories)]:
             place = self.script.place(table)
             if place not in self.done:
                 self.done.add(place)
@@ -133,6 +146,15 @@ class Comparison:
             parts = [self._part(table) for table in missing]
             result.created.append(CreateTrail(self.script, self.trail, needed, parts))
 
+    def _salt(self, present: list[sa.Table], result: Result) -> None:
+        """Give the salt to entries that were made without one."""
+        entries = self.trail.transaction
+        salted = entries not in present or SALT in self.live.columns(self.script.place(entries))
+        if not salted and self.script.adds_columns_if_missing:
+            result.changes.append(
+                AddHistoryColumn(self.script, entries, plain_column(entries.c[SALT], self.script.dialect))
+            )
+
     def _unexpected(self, present: list[sa.Table], guards: list[TrailObject], result: Result) -> None:
         places = {self.script.place(table) for table in present}
         expected = {self.script.key(entry) for entry in guards}
@@ -146,11 +168,7 @@ class Comparison:
 
     def _part(self, table: sa.Table) -> Part:
         source = next((audited.table for audited in self.histories if audited.history is table), None)
-        title = "who changed audited data, when and why"
-        if source is not None:
-            title = f"history of {source.fullname}"
-        elif table is self.trail.column:
-            title = "since when each column is recorded"
+        title = f"history of {source.fullname}" if source is not None else TITLES[table.info[TRAIL_TABLE]]
         return Part(
             title=title,
             table=plain_table(table, self.script.dialect),

@@ -48,6 +48,7 @@ def plain_column(column: sa.Column[Any], dialect: Dialect) -> sa.Column[Any]:
         core_type(column.type, dialect),
         *items,
         nullable=column.nullable,
+        autoincrement=False if column.autoincrement is False else "auto",
         server_default=None if items else default,
     )
 

@@ -17,13 +17,8 @@ from sqlalchemy import orm
 from ..errors import ConfigurationError, NotAudited
 from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
-from .tables import (
-    TRAIL_TABLE,
-    clear_the_way,
-    column_table,
-    history_sequence,
-    transaction_table,
-)
+from .log import FIXED, clear_the_way
+from .tables import TRAIL_TABLE, history_sequence
 from .types import plain_type
 
 TRAIL: Final = "sa_audit.trail"
@@ -53,9 +48,14 @@ class Trail:
         schema = self.configuration.schema or self.metadata.schema
         self.sequence = history_sequence(self.metadata, schema)
         clear_the_way(self.metadata, schema)
-        self.transaction = transaction_table(self.metadata, schema)
-        self.column = column_table(self.metadata, schema)
-        self.transaction.info[TRAIL] = self.column.info[TRAIL] = self
+        made = {name: make(self.metadata, schema) for name, make in FIXED.items()}
+        self.fixed = tuple(made.values())
+        for table in self.fixed:
+            table.info[TRAIL] = self
+        self.transaction, self.column = made["audit_transaction"], made["audit_column"]
+        self.block, self.sealed, self.checkpoint = (
+            made[name] for name in ("audit_block", "audit_sealed", "audit_checkpoint")
+        )
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
@@ -132,8 +132,8 @@ class Trail:
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]
         for _table, _options, history in tracked:
             self.metadata.remove(history)
-        self.metadata.remove(self.transaction)
-        self.metadata.remove(self.column)
+        for table in self.fixed:
+            self.metadata.remove(table)
         self.metadata._sequences.pop(self.sequence._key, None)
         self.audited.clear()
         self.pending.clear()

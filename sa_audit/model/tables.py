@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ..errors import ConfigurationError
-from .types import BigId, Name, ServerDefault, UTCDateTime
+from .types import BigId, Name, Salt, ServerDefault, UTCDateTime
 
 TRAIL_TABLE = "sa_audit.trail_table"
 
@@ -36,6 +35,7 @@ def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
 
     ``first_id`` ties the further rows of one database transaction to its first one, where it is NULL.
     The columns ``recorded_at`` and ``db_*`` are the database's word; the guard overwrites what a client sends.
+    ``audit_salt`` makes the digest of a row unguessable once the row is gone; no client needs the right to write it.
     """
     return sa.Table(
         "audit_transaction",
@@ -58,6 +58,7 @@ def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
             "db_application", sa.Text(), server_default=ServerDefault(postgresql="current_setting('application_name')")
         ),
         sa.Column("db_txid", BigId, server_default=DB_TXID),
+        sa.Column("audit_salt", Salt, nullable=False, server_default=RANDOM_SALT),
         sa.Index("ix_audit_transaction_recorded_at", "recorded_at"),
         sa.Index("ix_audit_transaction_db_txid", "db_txid"),
         sa.Index("ix_audit_transaction_first_id", "first_id"),
@@ -93,24 +94,6 @@ def column_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         comment="sa_audit: the columns that history tables have held, by stable id",
         extend_existing=True,
     )
-
-
-def clear_the_way(metadata: sa.MetaData, schema: str | None) -> None:
-    """Make ready reflected tables of the trail, to be described anew; refuse others of their names.
-
-    Raises:
-        ConfigurationError: naming the table that is in the way.
-    """
-    for name, make in (("audit_transaction", transaction_table), ("audit_column", column_table)):
-        existing = metadata.tables.get(f"{schema}.{name}" if schema else name)
-        if existing is None:
-            continue
-        if not set(make(sa.MetaData(), schema).c.keys()) <= set(existing.c.keys()):
-            raise ConfigurationError(
-                f"table {existing.fullname} is in the way of the trail's own table of that name: "
-                "rename it, or have the trail in a schema of its own, by configure(base, schema=...) before it"
-            )
-        existing.indexes.clear()
 
 
 def history_sequence(metadata: sa.MetaData, schema: str | None) -> sa.Sequence:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import ConfigurationError
-from .moment import parse_moment
+from .moment import Moment, parse_moment
 from .past import Past
 from .past_session import BorrowingPastSession, PastSession
 
@@ -57,7 +57,7 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     Args:
         engine_or_session: an ``Engine`` or ``Session``; or an ``AsyncEngine`` or ``AsyncSession``.
         when: an aware datetime; an ISO 8601 text with offset; a date (the end of that day, UTC); on PostgreSQL a
-            snapshot.
+            snapshot, or a :class:`sa_audit.proof.Checkpoint` of this database's log (not for async ones).
         present: mapped classes and tables without history that may be read as they are now.
 
     Returns:
@@ -71,9 +71,9 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     In the session, a query raises :class:`NotAudited` for what has no history, and :class:`ReadOnlyPast` for what
     would write, lock, or can't be seen through.
     """
-    past = Past(parse_moment(when), present)
     if isinstance(engine_or_session, scoped_session):
         engine_or_session = engine_or_session()
+    past = Past(_moment(engine_or_session, when), present)
     if isinstance(engine_or_session, Engine):
         return _opened(lambda **options: PastSession(past, engine_or_session, **options))
     if isinstance(engine_or_session, Session):
@@ -84,6 +84,15 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
             f"as_of({engine_or_session!r}, ...): give an Engine, a Session, an AsyncEngine or an AsyncSession"
         )
     return asynchronous
+
+
+def _moment(engine_or_session: Any, when: Any) -> Moment:
+    """Read a moment; that of a checkpoint stands in the log."""
+    if all(hasattr(when, name) for name in ("origin", "size", "root")):
+        from .checkpoints import moment_of
+
+        return moment_of(engine_or_session, when)
+    return parse_moment(when)
 
 
 @contextmanager

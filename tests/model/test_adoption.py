@@ -36,6 +36,9 @@ def test_reflected_tables_are_adopted(engine: sa.Engine) -> None:
         "account_history",
         "audit_transaction",
         "audit_column",
+        "audit_block",
+        "audit_sealed",
+        "audit_checkpoint",
     }
     reflected.create_all(engine)
     with sa_audit.context(actor="bob"), Session(engine) as session:

@@ -1,0 +1,198 @@
+"""The log as it stands in the database: blocks, tiles, and the leaf of a row.
+
+Nothing here is trusted: the sealer compares it with its own state, the verifier recomputes it.
+Imports the room's own parts, model and proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..errors import IntegrityFinding, MalformedProof
+from ..model.history import Trail
+from ..proof.blocks import unpack_entries
+from ..proof.cbor import decode, encode, encode_fast
+from ..proof.merkle import Frontier, leaf_hash
+from ..proof.tiles import WIDTH, Tile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A row of ``audit_block``."""
+
+    number: int
+    first: int
+    count: int
+    data: bytes
+    tiles: bytes
+
+    def entries(self) -> list[bytes]:
+        """Give the encoded entries.
+
+        Raises:
+            MalformedProof: if they are not an entry bundle.
+        """
+        return unpack_entries(self.data)
+
+
+def blocks(connection: Connection, trail: Trail, *, since: int = 0) -> Iterator[Block]:
+    """Yield the blocks of the log by number, one in memory at a time.
+
+    Args:
+        connection: to the database.
+        trail: whose log.
+        since: the number of the first one.
+    """
+    number = since
+    table = trail.block
+    while True:
+        statement = sa.select(table).where(table.c.number >= number).order_by(table.c.number).limit(1)
+        block = _block(connection, statement)
+        if block is None:
+            return
+        yield block
+        number = block.number + 1
+
+
+def last_block(connection: Connection, trail: Trail) -> Block | None:
+    """Give the last block of the log, or None if it is empty."""
+    return _block(connection, sa.select(trail.block).order_by(trail.block.c.number.desc()).limit(1))
+
+
+def block_of_leaf(connection: Connection, trail: Trail, leaf: int) -> Block | None:
+    """Give the block that says that it holds a leaf."""
+    table = trail.block
+    statement = sa.select(table).where(table.c.first_leaf <= leaf).order_by(table.c.first_leaf.desc()).limit(1)
+    return _block(connection, statement)
+
+
+def block_numbered(connection: Connection, trail: Trail, number: int) -> Block | None:
+    """Give the block of a number, or None."""
+    return _block(connection, sa.select(trail.block).where(trail.block.c.number == number))
+
+
+def _block(connection: Connection, statement: sa.Select[tuple[object, ...]]) -> Block | None:
+    row = connection.execute(statement).mappings().first()
+    if row is None:
+        return None
+    return Block(
+        number=row["number"],
+        first=row["first_leaf"],
+        count=row["leaves"],
+        data=bytes(row["entries"]),
+        tiles=bytes(row["tiles"]),
+    )
+
+
+# -- rows ----------------------------------------------------------------------------------
+
+
+def find_leaf(connection: Connection, trail: Trail, table: int, row: int) -> tuple[int, bytes] | None:
+    """Look for the leaf of a row: its index and its entry, or None.
+
+    Args:
+        connection: to the database.
+        trail: whose log.
+        table: the table's number in the log.
+        row: the row's id.
+    """
+    sealed = trail.sealed
+    statement = (
+        sa.select(sealed.c.block)
+        .where(sealed.c.table_id == table, sealed.c.last_row >= row, sealed.c.first_row <= row)
+        .order_by(sealed.c.block.desc())
+    )
+    start = encode_fast((1, 1, table, row))[1:]
+    for number in connection.scalars(statement).all():
+        block = block_numbered(connection, trail, number)
+        if block is None or start not in block.data:
+            continue
+        for position, entry in enumerate(block.entries()):
+            if entry.startswith(start, 1):
+                return block.first + position, entry
+    return None
+
+
+# -- tiles ---------------------------------------------------------------------------------
+
+
+def pack_tiles(tiles: Iterable[Tile]) -> bytes:
+    """Give the bytes of the tiles of a block: a CBOR array of ``[level, index, hashes]``.
+
+    Left out is a partial tile of level 0, which the entries themselves give.
+    """
+    return encode([[tile.level, tile.index, tile.data] for tile in tiles if tile.level or tile.full])
+
+
+def unpack_tiles(data: bytes) -> list[Tile]:
+    """Read the tiles of a block.
+
+    Raises:
+        MalformedProof: if they are none.
+    """
+    match decode(data, what="tiles of a block"):
+        case tuple(items):
+            return [_tile(item) for item in items]
+        case _:
+            raise MalformedProof("the tiles of a block are not an array")
+
+
+def _tile(item: object) -> Tile:
+    match item:
+        case (int(level), int(index), bytes(data)):
+            return Tile(level, index, data)
+        case _:
+            raise MalformedProof(f"{item!r:.80} is not a tile")
+
+
+def read_tile(connection: Connection, trail: Trail, level: int, index: int, width: int) -> Tile:
+    """Give a tile, at least so wide; see :data:`sa_audit.proof.tiles.TileReader`.
+
+    Raises:
+        IntegrityFinding: if it is not there.
+    """
+    if level == 0 and width < WIDTH:
+        return _from_entries(connection, trail, index, width)
+    last = ((index * WIDTH + width) << (8 * level)) - 1
+    block = block_of_leaf(connection, trail, last)
+    for tile in unpack_tiles(block.tiles) if block is not None else ():
+        if (tile.level, tile.index) == (level, index) and tile.width >= width:
+            return tile
+    raise IntegrityFinding(f"tile {level}/{index} with {width} hashes is not in the log")
+
+
+def _from_entries(connection: Connection, trail: Trail, index: int, width: int) -> Tile:
+    """Make a partial tile of level 0 from the entries of the blocks that it covers."""
+    first, end = index * WIDTH, index * WIDTH + width
+    start = block_of_leaf(connection, trail, first)
+    hashes: list[bytes] = []
+    for block in blocks(connection, trail, since=start.number) if start is not None else ():
+        if block.first >= end:
+            break
+        entries = block.entries()[max(first - block.first, 0) : end - block.first]
+        hashes += [leaf_hash(entry) for entry in entries]
+    if len(hashes) != width:
+        raise IntegrityFinding(f"tile 0/{index}: expected {width} leaves in the log, got {len(hashes)}")
+    return Tile(0, index, b"".join(hashes))
+
+
+def frontier_of_log(connection: Connection, trail: Trail) -> Frontier:
+    """Recompute the frontier of the whole log from its entries.
+
+    Raises:
+        IntegrityFinding: if a block is not where it says it is.
+    """
+    frontier = Frontier()
+    for block in blocks(connection, trail):
+        entries = block.entries()
+        if block.first != frontier.size or block.count != len(entries):
+            raise IntegrityFinding(
+                f"block {block.number} says that it holds {block.count} leaves from {block.first} on: "
+                f"expected {len(entries)} from {frontier.size} on"
+            )
+        frontier = frontier.append(map(leaf_hash, entries))
+    return frontier

@@ -1,0 +1,195 @@
+"""Signed checkpoints, those in the database and those that anchors keep, compared with the leaves.
+
+Imports model, proof and anchors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..anchors import Anchor
+from ..errors import AnchorUnavailable, AuditError
+from ..model.history import Trail
+from ..proof.checkpoint import Checkpoint
+from ..proof.entries import KeyEntry
+from ..proof.policy import KeyHistory, Policy
+from ..proof.types import Digest
+from .log import Log
+from .report import Findings
+
+NOTES = "audit_checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint and where it is kept: the name of an anchor, or None for the database; the token, if any."""
+
+    checkpoint: Checkpoint
+    anchor: str | None
+    token: Digest | None
+
+
+@dataclass(slots=True)
+class Collected:
+    """All checkpoints, parsed.
+
+    Args:
+        noted: those in the database.
+        anchored: those that anchors keep.
+        anchors: how many anchors were asked.
+    """
+
+    noted: list[Kept] = field(default_factory=list)
+    anchored: list[Kept] = field(default_factory=list)
+    anchors: int = 0
+
+    def sizes(self) -> set[int]:
+        """Give the sizes of all."""
+        return {kept.checkpoint.size for kept in (*self.noted, *self.anchored)}
+
+
+def read_anchors(anchors: Sequence[Anchor], findings: Findings) -> Collected:
+    """Read what anchors keep; before the database, so that the log holds all of it.
+
+    Raises:
+        AnchorUnavailable: if one can't be read.
+    """
+    collected = Collected(anchors=len(anchors))
+    for anchor in anchors:
+        try:
+            for anchored in anchor.read():
+                digest = Digest(hashlib.sha256(anchored.token).digest())
+                collected.anchored.append(Kept(anchored.checkpoint, anchor.uri, digest))
+        except AnchorUnavailable:
+            raise
+        except AuditError as error:
+            findings.add("anchor-malformed", anchor.uri, None, "records that follow each other", str(error))
+    return collected
+
+
+def read_notes(connection: Connection, trail: Trail, collected: Collected, findings: Findings) -> None:
+    """Read the checkpoints that the database keeps."""
+    table = trail.checkpoint
+    statement = sa.select(table.c.id, table.c.size, table.c.note, table.c.anchor, table.c.token).order_by(table.c.id)
+    for row in connection.execute(statement):
+        try:
+            checkpoint = Checkpoint.parse(row.note)
+        except (AuditError, ValueError, TypeError, AttributeError) as error:
+            findings.add("checkpoint-malformed", NOTES, row.size, "a signed checkpoint", str(error)[:300])
+            continue
+        if checkpoint.size != row.size:
+            findings.add("checkpoint-malformed", NOTES, row.size, f"the size {checkpoint.size}", str(row.size))
+        token = None if row.token is None else Digest(hashlib.sha256(bytes(row.token)).digest())
+        collected.noted.append(Kept(checkpoint, None, token))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The greatest checkpoint that holds, and the greatest anchored one that does."""
+
+    last: Checkpoint | None
+    anchored: Checkpoint | None
+
+
+class Judge:
+    """Judges checkpoints.
+
+    Args:
+        policy: whose signatures count.
+        log: what the first pass gave.
+        findings: where findings go.
+    """
+
+    def __init__(self, policy: Policy, log: Log, findings: Findings) -> None:
+        self._policy = policy
+        self._log = log
+        self._findings = findings
+        self._keys = self._history(log.keys)
+
+    def judge(self, collected: Collected, *, held: Checkpoint | None = None) -> Judged:
+        """Judge all checkpoints.
+
+        Args:
+            collected: those in the database and in anchors.
+            held: one that the reader holds.
+        """
+        vouched = {(kept.checkpoint.size, kept.checkpoint.root) for kept in collected.anchored}
+        noted = [kept for kept in collected.noted if self._holds(kept, vouched)]
+        anchored = [kept for kept in collected.anchored if self._holds(kept, vouched)]
+        if held is not None:
+            self._compare(held, "log-rewritten", "log-cut", "the checkpoint that is held")
+        self._presence(collected)
+        self._tokens(collected)
+        if not noted:
+            self._findings.add("log-missing", NOTES, None, "a checkpoint that is signed and holds", "none")
+        return Judged(_greatest(noted), _greatest(anchored))
+
+    def _holds(self, kept: Kept, vouched: set[tuple[int, Digest]]) -> bool:
+        """Judge one: its signatures, its root, and then the time of its keys, of which only the true log can speak."""
+        checkpoint, place = kept.checkpoint, kept.anchor or NOTES
+        changed = "checkpoint-changed" if kept.anchor is None else "log-rewritten"
+        known = (checkpoint.size, checkpoint.root) in vouched
+        return (
+            self._signed(kept, None, known)
+            and self._compare(checkpoint, changed, "log-cut", place)
+            and self._signed(kept, self._keys, known)
+        )
+
+    def _signed(self, kept: Kept, keys: KeyHistory | None, vouched: bool) -> bool:
+        try:
+            self._policy.check(kept.checkpoint, keys=keys, vouched=vouched)
+        except AuditError as error:
+            kind = "checkpoint-unsigned" if kept.anchor is None else "anchor-unsigned"
+            place = kept.anchor or NOTES
+            self._findings.add(kind, place, kept.checkpoint.size, "a signature that counts", str(error)[:400])
+            return False
+        return True
+
+    def _compare(self, checkpoint: Checkpoint, changed: str, cut: str, place: str) -> bool:
+        """Compare a signed checkpoint with the leaves."""
+        size = checkpoint.size
+        got = self._log.roots.get(size)
+        if got == checkpoint.root:
+            return True
+        if got is not None:
+            self._findings.add(changed, place, size, f"the root {checkpoint.root.hex()}", got.hex())
+        elif size > self._log.size:
+            self._findings.add(cut, place, size, f"{size} leaves", f"{self._log.size}")
+        else:
+            self._findings.add(changed, place, size, f"{size} leaves without a break", f"{self._log.whole}")
+        return False
+
+    def _presence(self, collected: Collected) -> None:
+        """Look for anchored checkpoints that the database does not have: they are written down before."""
+        noted = {(kept.checkpoint.size, kept.checkpoint.root) for kept in collected.noted}
+        for kept in collected.anchored:
+            checkpoint = kept.checkpoint
+            if (checkpoint.size, checkpoint.root) not in noted:
+                self._findings.add(
+                    "checkpoint-missing", NOTES, checkpoint.size, f"the checkpoint that {kept.anchor} keeps", "none"
+                )
+
+    def _tokens(self, collected: Collected) -> None:
+        """Look for the tokens that headers name: in the anchors if there are any, else in the database."""
+        known = {kept.token for kept in (*collected.anchored, *collected.noted)}
+        for block, token in self._log.tokens:
+            if token not in known:
+                self._findings.add("token-unknown", "audit_block", block, "a token that an anchor gave", token.hex())
+
+    def _history(self, events: Iterable[KeyEntry]) -> KeyHistory:
+        listed = list(events)
+        while True:
+            try:
+                return KeyHistory.of(listed)
+            except AuditError as error:
+                self._findings.add("key-event", "audit_block", None, "key events that fit each other", str(error)[:300])
+                listed.pop()
+
+
+def _greatest(kept: list[Kept]) -> Checkpoint | None:
+    return max((each.checkpoint for each in kept), key=lambda checkpoint: checkpoint.size, default=None)
