@@ -33,6 +33,9 @@ SIGNATURES: Final = (
 )
 """Columns by which a reflected table of a trail is known: a history, ``audit_transaction``, ``audit_column``."""
 
+OBJECTS: Final = "sa_audit_"
+"""What the names of the trail's functions and triggers begin with on PostgreSQL."""
+
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
 
@@ -165,7 +168,19 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
         for operation in upgrade_ops.ops
         if isinstance(operation, ops.DropTableOp) and looks_like_trail(operation)
     }
-    upgrade_ops.ops[:] = [operation for operation in upgrade_ops.ops if _place(script, operation) not in places]
+    upgrade_ops.ops[:] = [
+        operation
+        for operation in upgrade_ops.ops
+        if _place(script, operation) not in places and not drops_own_object(operation)
+    ]
+
+
+def drops_own_object(operation: ops.MigrateOperation) -> bool:
+    """Tell whether alembic-utils, which drops what it has no entity of, would drop an object of the trail."""
+    if type(operation).__name__ != "DropOp" or type(operation).__module__.partition(".")[0] != "alembic_utils":
+        return False
+    signature: str = getattr(getattr(operation, "target", None), "signature", "")
+    return signature.strip('"').startswith(OBJECTS)
 
 
 def looks_like_trail(operation: ops.DropTableOp) -> bool:
