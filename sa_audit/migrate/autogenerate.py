@@ -185,8 +185,12 @@ def drops_own_object(operation: ops.MigrateOperation) -> bool:
 
 def looks_like_trail(operation: ops.DropTableOp) -> bool:
     """Tell a table of a trail by its columns, where no model says so, or it was put aside."""
-    columns = {column.name for column in operation.to_table().columns}
-    epochs = operation.table_name == "audit_epoch" and columns == {"epoch", "closed"}
+    return trail_columns(operation.table_name, {column.name for column in operation.to_table().columns})
+
+
+def trail_columns(name: str, columns: set[str]) -> bool:
+    """Tell whether a table of these columns is one of a trail."""
+    epochs = name == "audit_epoch" and columns == {"epoch", "closed"}
     return epochs or any(signature <= columns for signature in SIGNATURES)
 
 
