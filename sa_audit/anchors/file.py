@@ -18,7 +18,8 @@ from typing import IO, Final
 from ..errors import AnchorUnavailable, IntegrityFinding, MalformedProof
 from ..proof import Checkpoint
 from ..proof.note import MAX_NOTE
-from .anchor import Anchored
+from .anchor import Anchored, Prove, last_of, require_continued
+from .kept import flush_directory
 
 try:
     import fcntl
@@ -33,11 +34,12 @@ _HEADER: Final = re.compile(rf"{re.escape(LABEL)} ([1-9][0-9]{{0,5}}) ([0-9a-f]{
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where the records that were read end: offset, digest of the last one, and its checkpoint."""
+    """Where the records that were read end: offset, digest of the last one, its checkpoint, and itself."""
 
     offset: int = 0
     digest: str = NO_DIGEST
     last: Checkpoint | None = None
+    record: bytes = b""
 
 
 class FileAnchor:
@@ -59,7 +61,7 @@ class FileAnchor:
         """``file:PATH``."""
         return f"file:{self.path}"
 
-    def put(self, checkpoint: Checkpoint) -> Anchored:
+    def put(self, checkpoint: Checkpoint, *, prove: Prove | None = None) -> Anchored:
         """Append a signed checkpoint, and flush it to disk; see :meth:`.anchor.Anchor.put`.
 
         What this object has read before is not read again.
@@ -68,7 +70,10 @@ class FileAnchor:
         with self._opened() as file, self.path.open("rb") as kept:
             for _anchored, end in self._records(kept, self._end):
                 self._end = end
-            _require_continued(self._end, checkpoint)
+            require_continued(self._end.last, checkpoint)
+            if self._end.record.partition(b"\n")[2] == note:
+                os.fsync(file.fileno())  # it may stand there by a writer that crashed before it had flushed it
+                return Anchored(checkpoint=checkpoint, token=self._end.record)
             record = f"{LABEL} {len(note)} {self._end.digest}\n".encode() + note
             self._append(file, record)
         self._end = _after(self._end, record, checkpoint)
@@ -84,6 +89,21 @@ class FileAnchor:
             for anchored, _end in self._records(file, _End()):
                 yield anchored
 
+    def latest(self) -> Anchored | None:
+        """Give what was kept last, or None if there is no file yet; every record is read."""
+        return last_of(self.read()) if self.path.exists() else None
+
+    def verify(self, anchored: Anchored) -> None:
+        """Refuse a token that is not a record of such a file, with this checkpoint; it speaks of no moment."""
+        header, _, note = anchored.token.partition(b"\n")
+        match = _HEADER.fullmatch(header.decode("ascii", errors="replace") + "\n")
+        if match is None or int(match[1]) != len(note):
+            raise MalformedProof(f"the token {anchored.token!r:.80} is no record of an anchor file")
+        if note != anchored.checkpoint.format().encode():
+            raise IntegrityFinding(
+                f"the token holds another checkpoint: expected {anchored.checkpoint.format()!r:.200}"
+            )
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         """Open the file for appending, and keep other writers out."""
@@ -93,7 +113,7 @@ class FileAnchor:
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 if new:
-                    _flush_directory(self.path.parent)
+                    flush_directory(self.path.parent)
                 yield file
         except OSError as error:
             raise self._unavailable(error) from error
@@ -121,7 +141,7 @@ class FileAnchor:
                     f"expected {start.digest}, got {match[2]}"
                 )
             checkpoint = Checkpoint.parse(note)
-            _require_continued(start, checkpoint)
+            require_continued(start.last, checkpoint)
             start = _after(start, header + note, checkpoint)
             yield Anchored(checkpoint=checkpoint, token=header + note), start
 
@@ -138,31 +158,4 @@ class FileAnchor:
 
 
 def _after(end: _End, record: bytes, checkpoint: Checkpoint) -> _End:
-    return _End(end.offset + len(record), hashlib.sha256(record).hexdigest(), checkpoint)
-
-
-def _require_continued(end: _End, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that can't come behind the last one."""
-    last = end.last
-    if last is None:
-        return
-    if checkpoint.origin != last.origin:
-        raise IntegrityFinding(
-            f"the anchor keeps checkpoints of {last.origin!r}, and this one is of {checkpoint.origin!r}"
-        )
-    if checkpoint.size < last.size or (checkpoint.size == last.size and checkpoint.root != last.root):
-        raise IntegrityFinding(
-            f"the anchor keeps a checkpoint that this one does not continue: expected one behind size {last.size}, "
-            f"root {last.root.hex()}, got size {checkpoint.size}, root {checkpoint.root.hex()}"
-        )
-
-
-def _flush_directory(path: Path) -> None:
-    """Make the file's own entry safe, where a directory can be opened."""
-    if fcntl is None:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return _End(end.offset + len(record), hashlib.sha256(record).hexdigest(), checkpoint, record)

@@ -252,15 +252,35 @@ def keygen(
         Path, typer.Option("--out", metavar="DIR", help="Where the files go.", file_okay=False, exists=True)
     ] = Path(),
     no_password: Annotated[bool, typer.Option("--no-password", help="Leave the signing key unencrypted.")] = False,
+    witness: Annotated[bool, typer.Option("--witness", help="Make the key of a witness, not of a log.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a signing key for a log, and the verifier key that goes with it.
+    """Make a signing key for a log or a witness, and the verifier key that goes with it.
 
     The password comes from SA_AUDIT_KEY_PASSWORD, or is asked for.  No file is overwritten.
     """
     from .keygen import ask_password, make_key
 
-    _print(make_key(name, out, ask_password(none=no_password)), json)
+    _print(make_key(name, out, ask_password(none=no_password), witness=witness), json)
+
+
+@app.command()
+def witness(
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The witness's own signing key.")],
+    logs: Annotated[list[str], typer.Option("--log", metavar="VKEY", help="A log's verifier key, or its file.")],
+    state: Annotated[Path, typer.Option("--state", metavar="FILE", help="What the witness remembers.")],
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Where it listens; port 0 takes a free one.")
+    ] = "127.0.0.1:8713",
+    new: Annotated[bool, typer.Option("--new", help="Begin the state of a witness that has signed nothing.")] = False,
+) -> None:
+    """Run a witness, which cosigns what continues all that it has seen of a log (C2SP tlog-witness).
+
+    It runs until it is told to stop, by SIGTERM or Ctrl-C.
+    """
+    from .witness import run_witness
+
+    run_witness(key, logs, state, listen, new=new)
 
 
 @app.command()

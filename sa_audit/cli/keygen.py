@@ -1,4 +1,4 @@
-"""``keygen``: makes a signing key for a log, and the verifier key that goes with it.
+"""``keygen``: makes a signing key for a log or a witness, and the verifier key that goes with it.
 
 Imports proof, errors and typer only.
 """
@@ -17,11 +17,12 @@ from rich.console import Group, RenderableType
 
 from ..errors import UnusableKey
 from ..proof import Signer
-from ..proof.keys import write_new
+from ..proof.keys import witness_verifier, write_new
 from .failure import WrongUsage
 from .results import plain
 
 PASSWORD: Final = "SA_AUDIT_KEY_PASSWORD"
+ENCRYPTED: Final = "-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _NOT_IN_A_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9._-]|^[.-]")
 
 
@@ -55,13 +56,14 @@ class KeyResult:
         )
 
 
-def make_key(name: str, directory: Path, password: str | None) -> KeyResult:
+def make_key(name: str, directory: Path, password: str | None, *, witness: bool = False) -> KeyResult:
     """Make a key, and write both files.
 
     Args:
         name: the key's, which is the log's origin.
         directory: where the files go; it has to be there.
         password: encrypts the signing key; None leaves it open.
+        witness: whether it is a witness's: its verifier key then has the type of cosignatures, 0x04.
 
     Raises:
         UnusableKey: if the name is not possible, a file is there already, or one can't be written.
@@ -72,8 +74,9 @@ def make_key(name: str, directory: Path, password: str | None) -> KeyResult:
     if vkey.exists():
         raise UnusableKey(f"{vkey} is there already, and no key is overwritten: give another place")
     signer.save(key, password)
-    write_new(vkey, f"{signer.verifier}\n".encode(), mode=0o644)
-    return KeyResult(name, key, vkey, str(signer.verifier), password is not None)
+    verifier = witness_verifier(signer.verifier) if witness else signer.verifier
+    write_new(vkey, f"{verifier}\n".encode(), mode=0o644)
+    return KeyResult(name, key, vkey, str(verifier), password is not None)
 
 
 def file_stem(name: str) -> str:
@@ -101,3 +104,25 @@ def ask_password(*, none: bool) -> str | None:
         raise WrongUsage(f"no password: set {PASSWORD}, or say --no-password for a key that lies open")
     password: str = typer.prompt("Password of the new key", hide_input=True, confirmation_prompt=True)
     return password
+
+
+def open_key(path: Path) -> Signer:
+    """Read a signing key, with the password from the environment, or from who sits at the terminal.
+
+    Args:
+        path: the key file.
+
+    Raises:
+        UnusableKey: if the file can't be read, or the password is missing or wrong.
+    """
+    given = os.environ.get(PASSWORD)
+    if given is None and ENCRYPTED in _text(path) and sys.stdin.isatty():
+        given = typer.prompt(f"Password of {path}", hide_input=True)
+    return Signer.load(path, given)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UnusableKey(f"the key file {path} can't be read: {error.strerror or error}") from error

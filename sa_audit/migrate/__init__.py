@@ -9,8 +9,9 @@ from __future__ import annotations
 from alembic.operations import Operations
 
 from . import autogenerate, render
+from .filters import include_name, include_object
 from .steps import TrailOperation, perform
 
 Operations.implementation_for(TrailOperation)(perform)
 
-__all__ = ["autogenerate", "render"]
+__all__ = ["autogenerate", "include_name", "include_object", "render"]

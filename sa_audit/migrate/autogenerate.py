@@ -40,6 +40,9 @@ SIGNATURES: Final = (
 """Columns by which a reflected table of a trail is known: those of a history, of the fixed tables, and of
 ``audit_context``, which trigger capture on SQLite has."""
 
+OBJECTS: Final = "sa_audit_"
+"""What the names of the trail's functions and triggers begin with on PostgreSQL."""
+
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
 
@@ -201,13 +204,29 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
         for operation in upgrade_ops.ops
         if isinstance(operation, ops.DropTableOp) and looks_like_trail(operation)
     }
-    upgrade_ops.ops[:] = [operation for operation in upgrade_ops.ops if _place(script, operation) not in places]
+    upgrade_ops.ops[:] = [
+        operation
+        for operation in upgrade_ops.ops
+        if _place(script, operation) not in places and not drops_own_object(operation)
+    ]
+
+
+def drops_own_object(operation: ops.MigrateOperation) -> bool:
+    """Tell whether alembic-utils, which drops what it has no entity of, would drop an object of the trail."""
+    if type(operation).__name__ != "DropOp" or type(operation).__module__.partition(".")[0] != "alembic_utils":
+        return False
+    signature: str = getattr(getattr(operation, "target", None), "signature", "")
+    return signature.strip('"').startswith(OBJECTS)
 
 
 def looks_like_trail(operation: ops.DropTableOp) -> bool:
     """Tell a table of a trail by its columns, where no model says so, or it was put aside."""
-    columns = {column.name for column in operation.to_table().columns}
-    epochs = operation.table_name == "audit_epoch" and columns == {"epoch", "closed"}
+    return trail_columns(operation.table_name, {column.name for column in operation.to_table().columns})
+
+
+def trail_columns(name: str, columns: set[str]) -> bool:
+    """Tell whether a table of these columns is one of a trail."""
+    epochs = name == "audit_epoch" and columns == {"epoch", "closed"}
     return epochs or any(signature <= columns for signature in SIGNATURES)
 
 

@@ -88,7 +88,8 @@ class Comparison:
         present = [table for table in tables if table not in renamed and table not in missing]
         self._objects(present, missing, result)
         self._salt(present, result)
-        self.live.warm(self.script.place(table) for pair in self.histories for table in (pair.table, pair.history))
+        histories = [self.script.place(audited.history) for audited in self.histories]
+        self.live.warm([*(self.script.place(audited.table) for audited in self.histories), *histories], histories)
         for audited in self.histories:
             former = renamed.get(audited.history)
             if former is not None:

@@ -5,7 +5,7 @@ Imports script, ddl and SQLAlchemy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy.engine.reflection import Inspector
@@ -46,26 +46,30 @@ class Live:
             self._tables[schema] = set(found)
         return name in self._tables[schema]
 
-    def warm(self, places: Iterable[Place]) -> None:
-        """Read columns and indexes of many tables at once, where they stand."""
+    def warm(self, columns: Iterable[Place], indexes: Iterable[Place]) -> None:
+        """Read the columns of many tables at once, where they stand, and the indexes of some."""
+        for schema, names in self._wanted(columns, self._columns).items():
+            found = self.inspector.get_multi_columns(schema=schema, filter_names=names)
+            self._columns.update({(schema, name): found[schema, name] for name in names})
+        for schema, names in self._wanted(indexes, self._indexes).items():
+            known = self.inspector.get_multi_indexes(schema=schema, filter_names=names)
+            self._indexes.update({(schema, name): known.get((schema, name), []) for name in names})
+
+    def _wanted(self, places: Iterable[Place], known: Mapping[Place, Any]) -> dict[str | None, list[str]]:
         wanted: dict[str | None, list[str]] = {}
         for place in places:
-            if place not in self._columns and self.has_table(place):
+            if place not in known and self.has_table(place):
                 wanted.setdefault(place[0], []).append(place[1])
-        for schema, names in wanted.items():
-            columns = self.inspector.get_multi_columns(schema=schema, filter_names=names)
-            indexes = self.inspector.get_multi_indexes(schema=schema, filter_names=names)
-            self._columns.update({(schema, name): columns[schema, name] for name in names})
-            self._indexes.update({(schema, name): indexes.get((schema, name), []) for name in names})
+        return wanted
 
     def columns(self, place: Place) -> dict[str, Any]:
         """Give a table's columns by name, as the inspector has them."""
-        self.warm([place])
+        self.warm([place], [])
         return {column["name"]: column for column in self._columns[place]}
 
     def indexes(self, place: Place) -> dict[tuple[str, ...], str]:
         """Give the name of each of a table's indexes, by its columns."""
-        self.warm([place])
+        self.warm([], [place])
         return {
             tuple(column for column in index["column_names"] if column is not None): str(index["name"])
             for index in self._indexes[place]

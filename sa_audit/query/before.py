@@ -24,6 +24,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..errors import IntegrityFinding, NotAudited
 from ..model import AuditedTable, Masked, RecordedColumn
+from .names import ColumnNames, Span
 
 Decoder = Callable[[Any], Any]
 _CLOCK = re.compile(r"(-?)(\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
@@ -42,7 +43,7 @@ class Reader(ABC):
     def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Give the expression that reads ``audit_before`` as JSON text."""
 
-    def extra_columns(self, audited: AuditedTable) -> list[sa.ColumnElement[Any]]:
+    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> list[sa.ColumnElement[Any]]:
         """Give what has to be selected beside the document to decode it."""
         return []
 
@@ -51,20 +52,19 @@ class Reader(ABC):
         """Give for each recorded column, by its name, what turns its member of the document into its value."""
 
     def before(
-        self, audited: AuditedTable, decoders: dict[str, Decoder], text: str | None, extras: Sequence[Any]
+        self, audited: AuditedTable, decoders: dict[str, Decoder], members: dict[str, Any], extras: Sequence[Any]
     ) -> dict[str, Any]:
-        """Give the before-values of the columns that changed, by column name.
+        """Give the before-values of the columns that changed, by the name that the column has now.
 
         Args:
             audited: the table.
             decoders: what :meth:`decoders` gave.
-            text: the document as JSON text, or None.
+            members: the document's members, by the column's present name.
             extras: the values of :meth:`extra_columns`.
 
         Raises:
             IntegrityFinding: if the document is not one that the library writes.
         """
-        members = members_of(text, audited)
         return {name: self._member(audited, decoders, name, value) for name, value in members.items()}
 
     def _member(self, audited: AuditedTable, decoders: dict[str, Decoder], name: str, value: Any) -> Any:
@@ -130,14 +130,15 @@ class PostgreSQLReader(Reader):
         """Read the document as text, whatever the driver does with JSON."""
         return sa.cast(column, sa.Text)
 
-    def extra_columns(self, audited: AuditedTable) -> list[sa.ColumnElement[Any]]:
+    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> list[sa.ColumnElement[Any]]:
         """Give each before-value, cast to its column's type."""
-        return [self._cast(audited, column) for column in audited.recorded]
+        return [self._cast(audited, column, names.of(column.name)) for column in audited.recorded]
 
-    def _cast(self, audited: AuditedTable, column: RecordedColumn) -> sa.ColumnElement[Any]:
+    def _cast(self, audited: AuditedTable, column: RecordedColumn, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
         if column.recorded is None:
             raise NotAudited(f"the values of column {column.source} are not recorded")
-        member = audited.history.c.audit_before.op("->>", return_type=sa.Text())(sa.literal(column.name, sa.Text()))
+        members = [_member_text(audited.history, span) for span in spans]
+        member = members[0] if len(members) == 1 else sa.func.coalesce(*members)
         return sa.type_coerce(sa.cast(member, column.recorded.type), column.source.type)
 
     def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
@@ -145,13 +146,13 @@ class PostgreSQLReader(Reader):
         return {}
 
     def before(
-        self, audited: AuditedTable, decoders: dict[str, Decoder], text: str | None, extras: Sequence[Any]
+        self, audited: AuditedTable, decoders: dict[str, Decoder], members: dict[str, Any], extras: Sequence[Any]
     ) -> dict[str, Any]:
         """Take the values that the database has cast; see :meth:`Reader.before`."""
         cast = dict(zip((column.name for column in audited.recorded), extras, strict=True))
         return {
             name: (Masked if value is True else cast.get(name, value) if value is not None else None)
-            for name, value in members_of(text, audited).items()
+            for name, value in members.items()
         }
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -243,6 +244,14 @@ class MariaDBReader(Reader):
     def error_code(self, error: BaseException | None) -> Any:
         """Give the server's error number."""
         return error.args[0] if error is not None and error.args else None
+
+
+def _member_text(history: sa.Table, span: Span) -> sa.ColumnElement[Any]:
+    """Give the text of a member of PostgreSQL's document, in the rows of the time when the column was called so."""
+    member = history.c.audit_before.op("->>", return_type=sa.Text())(sa.literal(span.name, sa.Text()))
+    bounds = [] if span.since is None else [history.c.audit_at >= span.since]
+    bounds += [] if span.until is None else [history.c.audit_at < span.until]
+    return sa.case((sa.and_(*bounds), member)) if bounds else member
 
 
 def reader_for(connection: Connection) -> Reader:

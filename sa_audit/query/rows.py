@@ -16,10 +16,11 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from ..errors import CaptureMissing, IntegrityFinding, NotAudited
-from ..model import Trail
-from .before import Reader, reader_for
+from ..model import AuditedTable, Trail
+from .before import Reader, members_of, reader_for
 from .change import TransactionInfo
 from .entity import Identity, Part, Subject
+from .names import ColumnNames, column_names, names_of, renamed
 
 KEYS_PER_STATEMENT = 200
 Condition = sa.ColumnElement[bool]
@@ -61,6 +62,16 @@ class Source:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.reader: Reader = reader_for(connection)
+        self._names: dict[AuditedTable, ColumnNames] = {}
+
+    def known_names(self, audited: AuditedTable) -> ColumnNames | None:
+        """Give under which names the columns of a table were recorded, if that has been asked for."""
+        return self._names.get(audited)
+
+    def read_names(self, audited: AuditedTable) -> None:
+        """Read under which names the columns of a table were recorded."""
+        rows = [tuple(row) for row in self.execute(names_of(audited), audited.trail)]
+        self._names[audited] = column_names([column.name for column in audited.columns], rows)
 
     def execute(self, statement: sa.Executable, trail: Trail, **options: Any) -> sa.CursorResult[Any]:
         """Execute a statement on tables of the trail.
@@ -167,31 +178,45 @@ def read(
         current: read what is committed now, where the transaction's snapshot is older and the database allows it.
     """
     audited, history, entry = part.audited, part.history, part.audited.trail.transaction
+    names = source.known_names(audited)
+    asked = renamed(audited) if names is None else None
     info = [entry.c[name] for name in INFO]
     values = [sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded]
-    extras = source.reader.extra_columns(audited)
-    fixed = [history.c[name] for name in ("audit_id", "audit_tx", "audit_op", "audit_flush")]
+    extras = source.reader.extra_columns(audited, names or ColumnNames())
+    if asked is not None:  # a name may have been another column's, whose values this one's type refuses
+        extras = [sa.case((sa.not_(asked), extra)) for extra in extras]
+    named = ("audit_id", "audit_tx", "audit_op", "audit_flush", "audit_at")
+    fixed: list[sa.ColumnElement[Any]] = [history.c[name] for name in named]
+    fixed += [source.reader.document(history.c.audit_before), sa.false() if asked is None else asked]
     statement = (
-        sa.select(*fixed, source.reader.document(history.c.audit_before), *info, *values, *extras, *flags)
+        sa.select(*fixed, *info, *values, *extras, *flags)
         .select_from(history.outerjoin(entry, entry.c.id == history.c.audit_tx))
         .where(condition)
         .order_by(history.c.audit_id)
     )
     decoders = source.reader.decoders(audited)
-    ends = [5 + len(INFO), 5 + len(INFO) + len(values), 5 + len(INFO) + len(values) + len(extras)]
+    start = len(fixed)
+    ends = [start + len(INFO), start + len(INFO) + len(values), start + len(INFO) + len(values) + len(extras)]
     if current:
         statement = source.reader.current(statement)
     for row in source.execute(statement, audited.trail):
-        audit_id, tx, op, flush, document = tuple(row)[:5]
+        audit_id, tx, op, flush, at, document, was_renamed = tuple(row)[:start]
+        if was_renamed:
+            source.read_names(audited)
+            yield from read(source, part, condition, flags, current=current)
+            return
         recorded = zip((column.source for column in audited.recorded), row[ends[0] : ends[1]], strict=True)
+        members = members_of(document, audited)
+        if names is not None:
+            members = {names.present(name, at): value for name, value in members.items()}
         yield HistoryRow(
             part=part,
             audit_id=audit_id,
             op=op,
             flush=flush if flush is not None else 0,
-            info=_info(row[5 : ends[0]], part, audit_id, tx),
+            info=_info(row[start : ends[0]], part, audit_id, tx),
             values=dict(recorded),
-            before=source.reader.before(audited, decoders, document, row[ends[1] : ends[2]]),
+            before=source.reader.before(audited, decoders, members, row[ends[1] : ends[2]]),
             flags=tuple(row[ends[2] :]),
         )
 

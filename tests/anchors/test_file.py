@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sa_audit import anchors
-from sa_audit.anchors import FileAnchor
+from sa_audit.anchors import Anchored, FileAnchor
 from sa_audit.errors import AnchorUnavailable, ConfigurationError, IntegrityFinding, MalformedProof
 from sa_audit.proof import Checkpoint, Signer, leaf_hash, tree_root
 from tests.vectors.samples import LOG, NORTH, ORIGIN
@@ -63,9 +63,35 @@ def test_an_anchor_goes_on_where_another_object_or_it_itself_left_off(anchor: Fi
     """After a restart, and after somebody else has appended."""
     second = FileAnchor(anchor.path)
     token = second.put(checkpoint(12)).token
-    assert anchor.put(checkpoint(12)).token != token
     assert anchor.put(checkpoint(13)).checkpoint.size == 13
-    assert [each.checkpoint.size for each in second.read()] == [1, 5, 9, 12, 12, 13]
+    assert [each.checkpoint.size for each in second.read()] == [1, 5, 9, 12, 13]
+    assert [each.token for each in anchor.read()][3] == token
+
+
+def test_putting_again_gives_the_same_token(anchor: FileAnchor) -> None:
+    """By the same object and by another; another signature on the same checkpoint is another record."""
+    for each in (anchor, FileAnchor(anchor.path)):
+        assert each.put(checkpoint(9)) == list(anchor.read())[2]
+    assert len(list(anchor.read())) == 3
+    anchor.put(checkpoint(9).cosign(NORTH, time=1))
+    assert len(list(anchor.read())) == 4
+
+
+def test_the_latest_is_the_last(anchor: FileAnchor, tmp_path: Path) -> None:
+    """None, where there is no file yet."""
+    assert anchor.latest() == list(anchor.read())[2]
+    assert FileAnchor(tmp_path / "nowhere").latest() is None
+
+
+def test_a_token_holds_for_its_checkpoint_only(anchor: FileAnchor) -> None:
+    """Another checkpoint's record, one that was cut, and what is no record."""
+    one, two, _three = anchor.read()
+    anchor.verify(one)
+    with pytest.raises(IntegrityFinding, match="holds another checkpoint"):
+        anchor.verify(Anchored(checkpoint=one.checkpoint, token=two.token))
+    for token in (one.token[:-1], b"", b"junk"):
+        with pytest.raises(MalformedProof, match="is no record of an anchor file"):
+            anchor.verify(Anchored(checkpoint=one.checkpoint, token=token))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +200,7 @@ def test_a_place_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 FULL = """
 import resource, sys
-from sa_audit.anchors import FileAnchor
+from sa_audit.anchors import Anchored, FileAnchor
 from tests.anchors.test_file import checkpoint
 size = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -197,17 +223,17 @@ def test_a_full_disk_is_not_taken_for_an_anchor(anchor: FileAnchor, room: int, m
         assert anchor.put(checkpoint(12)).checkpoint.size == 12
 
 
-def _put(path: str, sizes: list[int]) -> None:
+def _put(path: str, times: list[int]) -> None:
     anchor = FileAnchor(path)
-    for size in sizes:
-        anchor.put(checkpoint(size))
+    for time in times:
+        anchor.put(checkpoint(7).cosign(NORTH, time=time))
 
 
 def test_two_writers_do_not_mix_their_records(tmp_path: Path) -> None:
     """A lock keeps each record whole and in its place, whoever comes first."""
     context = multiprocessing.get_context("spawn")
     path = str(tmp_path / "anchors")
-    writers = [context.Process(target=_put, args=(path, [7] * 30)) for _ in range(2)]
+    writers = [context.Process(target=_put, args=(path, list(range(start, start + 30)))) for start in (0, 30)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -219,9 +245,8 @@ def test_two_writers_do_not_mix_their_records(tmp_path: Path) -> None:
 def test_a_long_file_takes_no_memory(tmp_path: Path) -> None:
     """It is read record by record, and by a writer only once."""
     anchor = FileAnchor(tmp_path / "anchors")
-    note = checkpoint(3)
-    for _ in range(2_000):
-        anchor.put(note)
+    for time in range(2_000):
+        anchor.put(checkpoint(3).cosign(NORTH, time=time))
     tracemalloc.start()
     try:
         assert sum(1 for _each in FileAnchor(anchor.path).read()) == 2_000

@@ -386,3 +386,75 @@ def test_guards_that_a_batch_dropped_come_back(project: Project, engine: sa.Engi
     assert text.count("CREATE TRIGGER") == 4
     with pytest.raises(sa.exc.DBAPIError, match="sa_audit"), engine.begin() as connection:
         connection.exec_driver_sql("UPDATE account_history SET owner = 'forged'")
+
+
+# -- before-values of renamed columns -----------------------------------------------------
+
+
+@pytest.mark.every_server
+def test_before_values_are_shown_under_today_s_name(project: Project, engine: sa.Engine) -> None:
+    """What was recorded before a rename, and after, and after a second one; and it can be reverted."""
+    write(engine, project.metadata, id=2, owner="eve")
+    for key, owner in ((1, "bob"), (2, "fay")):
+        change(engine, project.metadata, key, owner=owner)
+    project.metadata = tables(sa.Column("holder", sa.String(50), info={"sa_audit.renamed_from": "owner"}))
+    project.migrate()
+    change(engine, project.metadata, 1, holder="cid")
+    now = tables(sa.Column("keeper", sa.String(50), info={"sa_audit.renamed_from": "holder"}))
+    project.metadata = now
+    project.migrate()
+    change(engine, now, 1, keeper="dan")
+    table = now.tables["account"]
+    with Session(engine) as session:
+        changes = sa_audit.history(session, table, 1)
+        assert [each.diff.get("keeper") for each in changes] == [
+            (None, "ann"),
+            ("ann", "bob"),
+            ("bob", "cid"),
+            ("cid", "dan"),
+        ]
+        assert [set(each.diff) - {"id"} for each in changes] == [{"keeper"}] * 4
+        assert [each.audit_id for each in sa_audit.history(session, table, 1, attribute="keeper")] == [
+            each.audit_id for each in changes
+        ]
+        page = sa_audit.trail(session, base=now)
+        assert [each.diff for each in page.entries if each.identity == (1,)] == [each.diff for each in changes]
+    with Session(engine) as session, sa_audit.context(actor="alice"):
+        other = sa_audit.history(session, table, 2)[-1]
+        sa_audit.revert(session, other.transaction.id, base=now)
+        session.commit()
+        assert session.execute(sa.select(table.c.keeper).where(table.c.id == 2)).scalar_one() == "eve"
+
+
+@pytest.mark.every_server
+def test_a_name_that_another_column_has_now_is_told_apart(project: Project, engine: sa.Engine) -> None:
+    """A column is renamed, and another of another type takes its name: each before-value goes to its own."""
+    change(engine, project.metadata, 1, owner="bob")
+    holder = sa.Column("holder", sa.String(50), info={"sa_audit.renamed_from": "owner"})
+    project.metadata = tables(holder)
+    project.migrate()
+    now = tables(sa.Column("holder", sa.String(50)), sa.Column("owner", sa.Integer))
+    project.metadata = now
+    project.migrate()
+    change(engine, now, 1, holder="cid", owner=7)
+    change(engine, now, 1, owner=8)
+    with Session(engine) as session:
+        changes = sa_audit.history(session, now.tables["account"], 1)
+    assert [{name: pair for name, pair in each.diff.items() if name != "id"} for each in changes][1:] == [
+        {"holder": ("ann", "bob")},
+        {"holder": ("bob", "cid"), "owner": (None, 7)},
+        {"owner": (7, 8)},
+    ]
+
+
+def test_a_rename_taken_back_shows_the_old_name(project: Project, engine: sa.Engine) -> None:
+    """Also for what was recorded in between."""
+    old = project.metadata
+    project.metadata = tables(sa.Column("holder", sa.String(50), info={"sa_audit.renamed_from": "owner"}))
+    project.migrate()
+    change(engine, project.metadata, 1, holder="bob")
+    project.downgrade()
+    change(engine, old, 1, owner="cid")
+    with Session(engine) as session:
+        changes = sa_audit.history(session, old.tables["account"], 1)
+    assert [each.diff["owner"] for each in changes] == [(None, "ann"), ("ann", "bob"), ("bob", "cid")]

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import sa_audit
+import sa_audit.migrate
 from sa_audit import Audited, AuditOptions, ConfigurationError
 from sa_audit.model.log import FIXED
 from tests.databases import Database
@@ -393,6 +394,39 @@ def test_filters_are_honoured(tmp_path: Path, database: Database, engine: sa.Eng
     with engine.connect() as connection:
         names = set(sa.inspect(connection).get_table_names()) - {"audit_epoch", "alembic_version"}
     assert names == {"mine", "mine_history", *FIXED}
+
+
+@pytest.mark.parametrize("by", ["object", "name"])
+def test_another_environment_leaves_the_trail_alone(
+    tmp_path: Path, database: Database, engine: sa.Engine, by: str
+) -> None:
+    """One that knows nothing of the library drops no trail with the filters, and asks its own filter for the rest."""
+    audited = sa.MetaData()
+    sa_audit.track(sa.Table("mine", audited, sa.Column("id", sa.Integer, primary_key=True)))
+    audited.create_all(engine)
+    asked: list[str | None] = []
+
+    def own_object(item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
+        asked.append(name)
+        return name != "mine"
+
+    def own_name(name: str | None, type_: str, parents: Any) -> bool:
+        asked.append(name)
+        return name != "mine"
+
+    other = sa.MetaData()
+    sa.Table("theirs", other, sa.Column("id", sa.Integer, primary_key=True))
+    plain = {"autogenerate_plugins": ["alembic.autogenerate.*", "~sa_audit"]}
+    dropped = [found[1].name for found in differences(engine, other, **plain) if found[0] == "remove_table"]
+    assert {"audit_transaction", "audit_column", "mine_history"} <= set(dropped)
+    if by == "object":
+        options: dict[str, Any] = {"include_object": sa_audit.migrate.include_object(own_object)}
+    else:
+        options = {"include_name": sa_audit.migrate.include_name(audited, own_name)}
+    found = [each for each in differences(engine, other, **plain, **options) if each[0] == "remove_table"]
+    assert [each[1].name for each in found if each[1].name != "audit_epoch"] == []
+    assert "mine" in asked
+    assert not {"mine_history", "audit_transaction"} & set(asked)
 
 
 def test_options_of_history(tmp_path: Path, database: Database, engine: sa.Engine) -> None:
