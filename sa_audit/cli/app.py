@@ -31,6 +31,7 @@ from ..query.timetravel import as_of as query_as_of
 from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
+from .roles import provisioning_script
 from .settings import find_settings, open_engine
 from .templates import make_environment, template_path
 
@@ -291,6 +292,30 @@ def show_template_path(
 ) -> None:
     """Print where a template stands, for alembic init -t."""
     typer.echo(str(template_path(name)))
+
+
+@app.command()
+def roles(
+    application: Annotated[
+        str | None, typer.Option("--application", metavar="NAME", help="The account that the application works as.")
+    ] = None,
+    migrator: Annotated[
+        str | None, typer.Option("--migrator", metavar="NAME", help="The account that runs the migrations.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+) -> None:
+    """Print the SQL by which a database administrator makes the roles of the trail.
+
+    Nothing is run; the server is asked for its version only.
+    """
+    settings = find_settings(url, models, Path.cwd())
+    loaded = load_models(settings.models, settings.directories)
+    engine = open_engine(settings.url)
+    try:
+        typer.echo(provisioning_script(engine, loaded.trail, application, migrator), nl=False)
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """One trail compared with the live database: the operations that make the database what the models say.
 
 Alembic's own comparison leaves the trail's tables to this: it would set defaults and constraints in a history, and
-drop what the models no longer have.  Imports the operations, columns, plain, script, live, model, ddl, Alembic.
+drop what the models no longer have.  Imports the operations, columns, privileges and the like,
+model, ddl, Alembic.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .operations import (
     under_name,
 )
 from .plain import plain_table
+from .privileges import privilege_operations
 from .script import Note, Place, Script
 
 
@@ -90,6 +92,7 @@ class Comparison:
             yield NoteColumns(self.script, self.trail, result.notes)
         if result.baselines:
             yield Baseline(self.script, result.baselines)
+        yield from privilege_operations(self.script, self.trail, tables, self.live.connection)
 
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""

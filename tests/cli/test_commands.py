@@ -338,3 +338,23 @@ class TestFailing:
         text = ledger_database(*arguments, *options, code=2)
         assert f"with no {message}" in text
         assert len(ledger_database.json("show", "Item", "1")) == 3
+
+
+def test_roles_prints_the_script(ledger_database: Ledger) -> None:
+    """The script names the accounts; on SQLite there is nothing to grant, and it says so."""
+    text = ledger_database("roles", "--application", "app", "--migrator", "mig")
+    expected = {
+        "postgresql": [
+            "CREATE ROLE sa_audit_owner NOLOGIN",
+            "GRANT sa_audit_owner TO mig",
+            "GRANT sa_audit_writer TO app",
+        ],
+        "mariadb": ["CREATE ROLE IF NOT EXISTS sa_audit_writer", "GRANT sa_audit_writer TO 'app'@'%'", "TRUNCATE"],
+        "sqlite": ["SQLite has no roles"],
+    }
+    for part in expected[ledger_database.engine.dialect.name]:
+        assert part in text
+    assert ("WITH INHERIT TRUE, SET FALSE" in text) == (
+        ledger_database.engine.dialect.name == "postgresql"
+        and ledger_database.engine.dialect.server_version_info >= (16,)
+    )
