@@ -6,13 +6,14 @@ sure that nobody has one.  So a migration gives and takes nothing here, and the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import sqlalchemy as sa
 
 from ..model.configuration import Roles
 from ..model.history import Trail
-from .privileges import Privileges, Securable, _Written, trail_tables
+from .privileges import Privileges, Right, Securable, Written, trail_tables
 
 
 class MariaDBPrivileges(Privileges):
@@ -20,15 +21,22 @@ class MariaDBPrivileges(Privileges):
 
     supported: ClassVar[bool] = False
 
-    def written(self, table: sa.Table) -> _Written | None:
-        """A session says to which entry a further one belongs, since the database has no transaction id.
+    def table_right(self, table: sa.Table, roles: Roles, schema: str | None) -> Securable:
+        """Let the writer read all of what it writes: an INSERT with RETURNING and a guard asks for that on MariaDB.
 
-        Of the columns in RETURNING, MariaDB asks for the right to insert them, too; the guard writes ``recorded_at``
-        whatever is sent.
+        It asks for the right to insert the returned columns, too; the guard writes ``recorded_at`` whatever is sent.
         """
+        entry = super().table_right(table, roles, schema)
+        if self.written(table) is None:
+            return entry
+        inserts = {right for right in entry.rights if right.privilege == "INSERT" or right.grantee != roles.writer}
+        return replace(entry, rights=frozenset({*inserts, Right(roles.writer, "SELECT")}))
+
+    def written(self, table: sa.Table) -> Written | None:
+        """A session says to which entry a further one belongs, since the database has no transaction id."""
         found = super().written(table)
         if found is not None and table.name == "audit_transaction":
-            return _Written((*found.inserts, "first_id", "id", "recorded_at"), ("id", "recorded_at"))
+            return Written((*found.inserts, "first_id", "id", "recorded_at"), ())
         return found
 
     def provisioning(

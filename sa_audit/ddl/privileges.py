@@ -57,7 +57,7 @@ class Securable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class Written:
     """What a session writes into a kind of table, and what it has to read there to do so."""
 
     inserts: tuple[str, ...]
@@ -65,8 +65,8 @@ class _Written:
 
 
 _WRITTEN: Final = {
-    "audit_transaction": _Written(CLAIMS, ("id", "recorded_at", "first_id", "db_txid")),
-    "history": _Written(
+    "audit_transaction": Written(CLAIMS, ("id", "recorded_at", "first_id", "db_txid")),
+    "history": Written(
         ("audit_tx", "audit_op", "audit_at", "audit_before", "audit_flush"), ("audit_tx", "audit_at", "audit_op")
     ),
 }
@@ -135,13 +135,13 @@ class Privileges(ABC):
         inserts = set(written.inserts) if written is not None else set()
         return Securable("table", schema, table.name, frozenset(rights), frozenset(columns - inserts))
 
-    def written(self, table: sa.Table) -> _Written | None:
+    def written(self, table: sa.Table) -> Written | None:
         """Give what a session writes into a table of the trail and reads there, or None if it writes nothing."""
         found = _WRITTEN.get(str(table.info.get(TRAIL_TABLE)))
         audited = table.info.get(AUDITED)
         if found is None or not isinstance(audited, AuditedTable):
             return found
-        return _Written((*found.inserts, *(column.name for column in audited.recorded)), found.selects)
+        return Written((*found.inserts, *(column.name for column in audited.recorded)), found.selects)
 
 
 def securables(
