@@ -38,6 +38,7 @@ def check(connection: Connection, trail: Trail) -> Report:
     standing = [table for table in tables if _stands(reader, live, table)]
     expected = reader.expected(trail, tables)
     findings += [*_objects(reader, live, expected), *_foreign(reader, live, standing, expected)]
+    findings += _before_ours(reader, live, expected)
     findings += [*live.findings, *reader.rights(connection, trail, standing), *_configuration(trail)]
     return Report(tuple(findings))
 
@@ -127,13 +128,26 @@ def _foreign(
             )
 
 
+def _before_ours(reader: CatalogReader, live: Live, expected: list[TrailObject]) -> Iterator[Finding]:
+    """Find AFTER triggers that fire before the capture trigger, on PostgreSQL by name: a change of theirs comes first."""
+    ours = {key(reader, entry): entry for entry in expected if entry.kind == "trigger" and "capture" in entry.name}
+    for found, definition in live.objects.items():
+        kind, schema, table, name = found
+        if kind != "trigger" or found in ours or not reader.fires_after(definition):
+            continue
+        later = [place for place in ours if place[1:3] == (schema, table) and name < place[3]]
+        if later and not name.startswith("sa_audit_"):
+            yield Finding(
+                kind="trigger-before-capture",
+                place=f"{schema}.{table}.{name}",
+                message="it fires before the capture trigger, so what it changes is recorded in the wrong order: rename it",
+                blocks=3,
+            )
+
+
 def _configuration(trail: Trail) -> Iterator[Finding]:
     configuration = trail.configuration
-    by_session = [
-        audited.table.fullname
-        for audited in trail.audited.values()
-        if (audited.options.capture or configuration.capture) == "session"
-    ]
+    by_session = [audited.table.fullname for audited in trail.audited.values() if not audited.by_trigger]
     if by_session and configuration.text_dml == "allow":
         yield Finding(
             kind="text-dml",

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition
 from ..ddl.postgresql_privileges import changers_query
-from ..ddl.privileges import Securable, own_schema, privileges_for, securables
+from ..ddl.privileges import Right, Securable, own_schema, privileges_for, securables
 from ..model.configuration import Roles
 from ..model.history import Trail
 from .level import Finding
@@ -50,6 +50,10 @@ class PostgreSQLReader(CatalogReader):
         place = f"{row.schema}.{row.name}"
         return Finding(kind=row.kind, place=f"{place}: {row.what}", message=_ODDITIES[row.kind], blocks=1)
 
+    def fires_after(self, definition: str) -> bool:
+        """Read ``tgtype``: neither BEFORE (2) nor INSTEAD OF (64)."""
+        return not int(definition.removeprefix("type ").partition(",")[0]) & 66
+
     # -- rights ------------------------------------------------------------------------
 
     def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
@@ -67,7 +71,7 @@ class PostgreSQLReader(CatalogReader):
             ]
         default = self.default_schema or "public"
         privileges = privileges_for(self.dialect)
-        objects = self.backend.shared_objects(trail, {}, self.default_schema)
+        objects = [entry for entry in self.expected(trail, []) if entry.kind == "function"]
         entries = securables(privileges, tables, objects, roles, default)
         entries.append(_sequence(trail, entries, roles, default))
         if trail.configuration.schema is not None:
@@ -103,8 +107,6 @@ class PostgreSQLReader(CatalogReader):
 
 
 def _sequence(trail: Trail, entries: list[Securable], roles: Roles, default: str) -> Securable:
-    from ..ddl.privileges import Right
-
     schema = trail.sequence.schema or default
     return Securable("sequence", schema, trail.sequence.name, frozenset({Right(roles.writer, "USAGE")}))
 

@@ -56,8 +56,16 @@ class CatalogReader(ABC):
     def expected(self, trail: Trail, tables: Iterable[sa.Table]) -> list[TrailObject]:
         """Give the objects that should stand beside and on the tables."""
         shared = self.backend.shared_objects(trail, {}, self.default_schema)
+        capture = self.backend.capture_shared(trail, {}, self.default_schema) if trail.captures else []
         own = [entry for table in tables for entry in self.backend.guard_objects(table, trail, {}, self.default_schema)]
-        return [*shared, *own]
+        by_trigger = [
+            entry for audited in trail.captured() for entry in self.backend.capture(audited, {}, self.default_schema)
+        ]
+        return [*shared, *capture, *own, *by_trigger]
+
+    def fires_after(self, definition: str) -> bool:
+        """Tell whether a trigger is one that fires after the change, where the order of names counts."""
+        return False
 
     @abstractmethod
     def read(self, connection: Connection, tables: Mapping[Place, sa.Table], data: set[Place]) -> Live:

@@ -156,7 +156,7 @@ $sa_audit$"""
         if entry.kind == "schema":
             return self.quote(entry.name)
         name = f"{self.quote(entry.schema or 'public')}.{self.quote(entry.name)}"
-        return f"{name}()" if entry.kind == "function" else name
+        return f"{name}{entry.arguments}" if entry.kind == "function" else name
 
     def literal(self, text: str) -> str:
         """Give a string literal."""

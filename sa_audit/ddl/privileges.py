@@ -6,6 +6,7 @@ Imports model, ddl and SQLAlchemy only.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from ..model.configuration import Roles
-from ..model.history import AUDITED, AuditedTable, Trail
+from ..model.history import AUDITED, TRAIL, AuditedTable, Trail
 from ..model.tables import TRAIL_TABLE
 from .backend import backend_for
 from .objects import TrailObject, spoken
@@ -42,6 +43,7 @@ class Securable:
         name: its name, not quoted.
         rights: all that the roles may do with it; nobody else may do anything.
         server_made: columns that only the database writes.
+        arguments: of a function, its arguments in parentheses.
     """
 
     kind: SecurableKind
@@ -49,6 +51,7 @@ class Securable:
     name: str
     rights: frozenset[Right] = frozenset()
     server_made: frozenset[str] = frozenset()
+    arguments: str = ""
 
     @property
     def label(self) -> str:
@@ -74,6 +77,9 @@ _WRITTEN: Final = {
 
 Tables that a trigger writes alone have no line here: nobody is given a right to write them.
 """
+
+
+_ARGUMENTS: Final = re.compile(r"FUNCTION [^(]*(\([^)]*\))")
 
 
 class Privileges(ABC):
@@ -138,7 +144,11 @@ class Privileges(ABC):
     def written(self, table: sa.Table) -> Written | None:
         """Give what a session writes into a table of the trail and reads there, or None if it writes nothing."""
         found = _WRITTEN.get(str(table.info.get(TRAIL_TABLE)))
-        audited = table.info.get(AUDITED)
+        audited, trail = table.info.get(AUDITED), table.info.get(TRAIL)
+        if isinstance(audited, AuditedTable) and audited.by_trigger:
+            return None  # the capture function writes it, as its owner
+        if isinstance(trail, Trail) and trail.audited and len(trail.captured()) == len(trail.audited):
+            return None
         if found is None or not isinstance(audited, AuditedTable):
             return found
         return Written((*found.inserts, *(column.name for column in audited.recorded)), found.selects)
@@ -166,7 +176,15 @@ def securables(
             usage = frozenset({Right(roles.writer, "USAGE")})
             found.append(Securable("sequence", entry.schema or default_schema, entry.name, usage))
         elif entry.kind == "function":
-            found.append(Securable("function", entry.schema or default_schema, entry.name))
+            arguments = _ARGUMENTS.search(spoken(entry.create[0]))
+            found.append(
+                Securable(
+                    "function",
+                    entry.schema or default_schema,
+                    entry.name,
+                    arguments=arguments[1] if arguments else "()",
+                )
+            )
     return found
 
 

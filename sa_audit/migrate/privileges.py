@@ -100,7 +100,13 @@ def privilege_operations(
     if roles is None or not privileges.supported:
         return
     default = script.default_schema or "public"
-    wanted = securables(privileges, tables, script.shared_objects(trail), roles, default)
+    if not tables:
+        return
+    objects = script.shared_objects(trail)
+    objects += [
+        entry for audited in trail.captured() if audited.history in tables for entry in script.capture_of(audited)
+    ]
+    wanted = securables(privileges, tables, objects, roles, default)
     if trail.configuration.schema is not None:
         wanted.insert(0, own_schema(trail.configuration.schema, roles))
     known = read_rights(connection, {entry.schema or default for entry in wanted})
