@@ -129,7 +129,7 @@ def _foreign(
 
 
 def _before_ours(reader: CatalogReader, live: Live, expected: list[TrailObject]) -> Iterator[Finding]:
-    """Find AFTER triggers that fire before the capture trigger, on PostgreSQL by name: a change of theirs comes first."""
+    """Find AFTER triggers that fire before the capture trigger, on PostgreSQL by their names."""
     ours = {key(reader, entry): entry for entry in expected if entry.kind == "trigger" and "capture" in entry.name}
     for found, definition in live.objects.items():
         kind, schema, table, name = found
@@ -140,7 +140,7 @@ def _before_ours(reader: CatalogReader, live: Live, expected: list[TrailObject])
             yield Finding(
                 kind="trigger-before-capture",
                 place=f"{schema}.{table}.{name}",
-                message="it fires before the capture trigger, so what it changes is recorded in the wrong order: rename it",
+                message="it fires before the capture trigger, so its own changes are recorded first: rename it",
                 blocks=3,
             )
 

@@ -28,7 +28,8 @@ from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
-from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
+from .check import run_check
+from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .roles import provisioning_script
@@ -316,6 +317,31 @@ def roles(
         typer.echo(provisioning_script(engine, loaded.trail, application, migrator), nl=False)
     finally:
         engine.dispose()
+
+
+@app.command()
+def check(
+    level: Annotated[
+        int | None, typer.Option("--level", metavar="N", min=0, max=4, help="Fail below this protection level.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Compare the live database with what it should be, and say which protection level it reaches.
+
+    Exit code 1 on any difference, and below the level that --level asks for.
+    """
+    settings = find_settings(url, models, Path.cwd())
+    loaded = load_models(settings.models, settings.directories)
+    engine = open_engine(settings.url)
+    try:
+        result = run_check(engine, loaded.trail, level)
+    finally:
+        engine.dispose()
+    _print(result, json)
+    if not result.passed:
+        raise typer.Exit(FINDINGS)
 
 
 @contextmanager

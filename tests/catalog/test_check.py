@@ -102,6 +102,14 @@ SPOILED: dict[str, tuple[str, list[str]]] = {
     "table gone": ("missing-table", ["ALTER TABLE account_history RENAME TO aside"]),
     "column gone": ("missing-column", ["ALTER TABLE account_history RENAME balance TO other"]),
     "unknown column": ("unknown-column", ["ALTER TABLE account ADD secret text"]),
+    "partition without guards": (
+        "unguarded-partition",
+        [
+            "ALTER TABLE account_history RENAME TO aside",
+            "CREATE TABLE account_history (LIKE aside) PARTITION BY RANGE (audit_at)",
+            "CREATE TABLE part PARTITION OF account_history DEFAULT",
+        ],
+    ),
     "shadow": ("shadowing-table", ["CREATE SCHEMA other", "CREATE TABLE other.account_history (id int)"]),
 }
 
@@ -121,6 +129,26 @@ def test_what_is_spoiled_on_postgresql_is_named(engine: sa.Engine) -> None:
             assert found.level == 0, name
             connection.rollback()
         assert report(connection, base).drift == ()
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_trigger_that_fires_before_the_capture_trigger_is_named(engine: sa.Engine) -> None:
+    """PostgreSQL fires AFTER triggers by name; one behind ours is nobody's business."""
+    base = bank()
+    sa_audit.configure(base, capture="trigger")
+    base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(SILENT)
+        for name in ("A1_early", "late"):
+            connection.exec_driver_sql(
+                f'CREATE TRIGGER "{name}" AFTER INSERT ON account FOR EACH ROW EXECUTE FUNCTION silent()'
+            )
+        (finding,) = report(connection, base).drift
+        assert (finding.kind, finding.place) == ("trigger-before-capture", "public.account.A1_early")
+        connection.exec_driver_sql('DROP TRIGGER "A1_early" ON account')
+        assert report(connection, base).drift == ()
+        connection.exec_driver_sql('ALTER TABLE account DISABLE TRIGGER "AA_sa_audit_capture"')
+        assert kinds(report(connection, base)) == {"altered-guard"}
 
 
 SQLITE = {
