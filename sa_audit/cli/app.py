@@ -30,9 +30,10 @@ from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
 from .check import run_check
 from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
-from .models import Entity, Models, load_models, parse_key
+from .models import Models, load_models, parse_key
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
 from .roles import provisioning_script
+from .rows import all_names, one_row, some_rows
 from .settings import find_settings, open_engine
 from .templates import make_environment, template_path
 
@@ -194,10 +195,10 @@ def as_of(
         identity = None if key is None else parse_key(entity, key)
         with query_as_of(place.engine, _when(when)) as past:
             if identity is not None:
-                result = RowResult(f"{entity.name} {key} as of {when}", _row(past, entity, identity))
+                result = RowResult(f"{entity.name} {key} as of {when}", one_row(past, entity, identity))
             else:
-                rows = _rows(past, entity, limit + 1)
-                result = RowsResult(f"{entity.name} as of {when}", _all_names(rows), rows[:limit], len(rows) > limit)
+                rows = some_rows(past, entity, limit + 1)
+                result = RowsResult(f"{entity.name} as of {when}", all_names(rows), rows[:limit], len(rows) > limit)
     _print(result, json)
 
 
@@ -374,35 +375,6 @@ def _when(text: str | None) -> str | dt.date | None:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise WrongUsage(f"{text!r} is no day: {error}") from error
-
-
-def _row(past: orm.Session, entity: Entity, identity: Any) -> dict[str, Any] | None:
-    if entity.mapped:
-        found = past.get(entity.target, identity)
-        return None if found is None else _attributes(found)
-    values = identity if isinstance(identity, tuple) else (identity,)
-    columns = (column for _name, column in entity.key)
-    where = [column == value for column, value in zip(columns, values, strict=True)]
-    row = past.execute(sa.select(entity.table).where(*where)).mappings().first()
-    return None if row is None else {str(name): value for name, value in row.items()}
-
-
-def _rows(past: orm.Session, entity: Entity, limit: int) -> list[dict[str, Any]]:
-    order = [column for _name, column in entity.key]
-    if entity.mapped:
-        statement = sa.select(entity.target).order_by(*order).limit(limit)
-        return [_attributes(found) for found in past.scalars(statement)]
-    rows = past.execute(sa.select(entity.table).order_by(*order).limit(limit)).mappings()
-    return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _attributes(found: Any) -> dict[str, Any]:
-    mapper = orm.object_mapper(found)
-    return {prop.key: getattr(found, prop.key) for prop in mapper.column_attrs}
-
-
-def _all_names(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _print(result: Result, json: bool) -> None:
