@@ -8,6 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..ddl.mysql_capture_text import entry_object
 from ..model.history import Trail
 from .level import Finding
 from .live import CatalogReader, Live, LiveTable, Place
@@ -38,6 +39,8 @@ class MariaDBReader(CatalogReader):
                 )
         for schema, table, name, timing, event, body in connection.execute(_TRIGGERS, schemas):
             live.objects["trigger", schema, table, name] = f"{timing} {event} {body.strip()}"
+        for schema, name, body in connection.execute(_PROCEDURES, schemas):
+            live.objects["procedure", schema, None, name] = entry_object(schema, name, body.strip()).definition
         return live
 
     def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
@@ -69,6 +72,11 @@ _TABLES: Final = sa.text(
 _TRIGGERS: Final = sa.text(
     "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_STATEMENT"
     " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA IN :schemas"
+).bindparams(sa.bindparam("schemas", expanding=True))
+
+_PROCEDURES: Final = sa.text(
+    "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
+    " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_TYPE = 'PROCEDURE' AND left(ROUTINE_NAME, 9) = 'sa_audit_'"
 ).bindparams(sa.bindparam("schemas", expanding=True))
 
 _RIGHTS: Final = sa.text(

@@ -41,6 +41,17 @@ def test_a_fresh_trail_has_no_drift_and_is_append_only(engine: sa.Engine) -> Non
     assert {finding.blocks for finding in found.findings} == {2, 3}
 
 
+def test_trigger_capture_has_no_drift_either(engine: sa.Engine) -> None:
+    """Its triggers, functions and procedures are known, and only the roles are missing for more than level 1."""
+    base = bank()
+    sa_audit.configure(base, capture="trigger")
+    base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        found = report(connection, base)
+    assert found.drift == ()
+    assert {finding.blocks for finding in found.findings} == {2}
+
+
 def test_levels_are_cumulative() -> None:
     """The lowest level that is blocked counts, remarks don't, and level 4 needs a verifier's word."""
     at = [Finding(kind="k", place="p", message="m", blocks=level) for level in (3, 2, None)]
