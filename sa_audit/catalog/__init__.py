@@ -1,6 +1,7 @@
 """What the live database holds of a trail: its tables as schema descriptors, its rows in canonical forms, its log.
 
 The sealer and the verifier read through here, each by itself, and share nothing else of the database.
+What it should hold, who has which rights on it, and the protection level reached, stand beside: drift, rights, level.
 Imports model, ddl and proof.
 """
 

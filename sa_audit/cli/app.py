@@ -28,10 +28,12 @@ from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
+from .check import run_check
 from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
 from .models import Models, load_models, parse_key
 from .past import all_names, row_of, rows_of
 from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
+from .roles import provisioning_script
 from .settings import find_settings, open_engine
 from .templates import make_environment, template_path
 
@@ -457,6 +459,55 @@ def show_template_path(
 ) -> None:
     """Print where a template stands, for alembic init -t."""
     typer.echo(str(template_path(name)))
+
+
+@app.command()
+def roles(
+    application: Annotated[
+        str | None, typer.Option("--application", metavar="NAME", help="The account that the application works as.")
+    ] = None,
+    migrator: Annotated[
+        str | None, typer.Option("--migrator", metavar="NAME", help="The account that runs the migrations.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+) -> None:
+    """Print the SQL by which a database administrator makes the roles of the trail.
+
+    Nothing is run; the server is asked for its version only.
+    """
+    settings = find_settings(url, models, Path.cwd())
+    loaded = load_models(settings.models, settings.directories)
+    engine = open_engine(settings.url)
+    try:
+        typer.echo(provisioning_script(engine, loaded.trail, application, migrator), nl=False)
+    finally:
+        engine.dispose()
+
+
+@app.command()
+def check(
+    level: Annotated[
+        int | None, typer.Option("--level", metavar="N", min=0, max=4, help="Fail below this protection level.")
+    ] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Compare the live database with what it should be, and say which protection level it reaches.
+
+    Exit code 1 on any difference, and below the level that --level asks for.
+    """
+    settings = find_settings(url, models, Path.cwd())
+    loaded = load_models(settings.models, settings.directories)
+    engine = open_engine(settings.url)
+    try:
+        result = run_check(engine, loaded.trail, level)
+    finally:
+        engine.dispose()
+    _print(result, json)
+    if not result.passed:
+        raise typer.Exit(FINDINGS)
 
 
 @contextmanager

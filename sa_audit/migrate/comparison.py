@@ -1,7 +1,8 @@
 """One trail compared with the live database: the operations that make the database what the models say.
 
 Alembic's own comparison leaves the trail's tables to this: it would set defaults and constraints in a history, and
-drop what the models no longer have.  Imports the operations, columns, plain, script, live, model, ddl, Alembic.
+drop what the models no longer have.  Imports the operations, columns, privileges and the like,
+model, ddl, Alembic.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .operations import (
     under_name,
 )
 from .plain import plain_column, plain_table
+from .privileges import privilege_operations
 from .script import Key, Note, Place, Script
 
 SALT: Final = "audit_salt"
@@ -75,13 +77,14 @@ class Comparison:
         self.done = done
         self.objects = objects
         self.result = Result()
+        self.tables: list[sa.Table] = []
 
     def structure(self) -> Iterator[ops.MigrateOperation]:
         """Give the operations on tables and objects, in order."""
         if not self.histories:
             return
         result = self.result
-        tables = self._tables()
+        tables = self.tables = self._tables()
         self._schemas(tables, result)
         renamed = {audited.history: former for audited in self.histories if (former := self._former_name(audited))}
         missing = [table for table in tables if table not in renamed and not self._stands(table)]
@@ -108,6 +111,7 @@ class Comparison:
             yield NoteColumns(self.script, self.trail, self.result.notes)
         if self.result.baselines:
             yield Baseline(self.script, self.result.baselines)
+        yield from privilege_operations(self.script, self.trail, self.tables, self.live.connection)
 
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""

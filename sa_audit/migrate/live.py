@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine.reflection import Inspector
 
 from ..ddl import TrailObject
@@ -31,6 +32,11 @@ class Live:
         self._tables: dict[str | None, set[str]] = {}
         self._columns: dict[Place, Any] = {}
         self._indexes: dict[Place, Any] = {}
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that all is read on."""
+        return self.inspector.bind  # type: ignore[return-value] # Alembic's is made of a connection
 
     def has_schema(self, schema: str | None) -> bool:
         """Tell whether there is a schema of that name; None is the default one."""
@@ -88,5 +94,5 @@ class Live:
     def objects(self, schemas: Iterable[str | None]) -> dict[Any, TrailObject]:
         """Give the trail objects of some schemas, by what tells them apart."""
         there = [schema for schema in schemas if self.has_schema(schema)]
-        found = self.script.live(self.inspector.bind, there) if there else []  # type: ignore[arg-type] # a connection
+        found = self.script.live(self.connection, there) if there else []
         return {self.script.key(entry): entry for entry in found}

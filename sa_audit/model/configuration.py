@@ -69,12 +69,30 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """The database roles that a migration grants to.  Not in this release of the migrations."""
+    """The database roles that a migration grants to; ``sa-audit roles`` prints the SQL that makes them.
+
+    Args:
+        owner: owns the schema, tables, sequences and functions of the trail; nobody logs in as it.
+        writer: records changes; the application's account is a member.
+        reader: asks; auditors are members.
+        sealer: seals; the sealer's account is a member.
+
+    Raises:
+        ConfigurationError: for a name that is empty, longer than 63 bytes, or given twice.
+    """
 
     owner: str = "sa_audit_owner"
     writer: str = "sa_audit_writer"
     reader: str = "sa_audit_reader"
     sealer: str = "sa_audit_sealer"
+
+    def __post_init__(self) -> None:
+        names = (self.owner, self.writer, self.reader, self.sealer)
+        for name in names:
+            if not name or "\0" in name or len(name.encode()) > 63:
+                raise ConfigurationError(f"Roles with the name {name!r}: give a name of 1 to 63 bytes")
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"Roles{names!r}: give four different names")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +116,9 @@ class Configuration:
         for name in ("require_actor", "require_reason", "testing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
-        for name in ("roles", "keys", "record_engine"):
+        if self.roles is not None and not isinstance(self.roles, Roles):
+            raise ConfigurationError(f"configure(roles={self.roles!r}): give sa_audit.Roles(...)")
+        for name in ("keys", "record_engine"):
             if getattr(self, name) is not None:
                 raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")
 

@@ -76,7 +76,7 @@ def configure(
         require_actor: refuse any change with no actor in the context.
         require_reason: refuse any change with no reason in the context.
         text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on tables with session capture pass unrecorded.
-        roles: not in this release.
+        roles: the database roles that migrations give the trail to; None: they have no privilege section.
         keys: not in this release.
         record_engine: not in this release.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.

@@ -338,3 +338,40 @@ class TestFailing:
         text = ledger_database(*arguments, *options, code=2)
         assert f"with no {message}" in text
         assert len(ledger_database.json("show", "Item", "1")) == 3
+
+
+def test_roles_prints_the_script(ledger_database: Ledger) -> None:
+    """The script names the accounts; on SQLite there is nothing to grant, and it says so."""
+    text = ledger_database("roles", "--application", "app", "--migrator", "mig")
+    expected = {
+        "postgresql": [
+            "CREATE ROLE sa_audit_owner NOLOGIN",
+            "GRANT sa_audit_owner TO mig",
+            "GRANT sa_audit_writer TO app",
+        ],
+        "mariadb": ["CREATE ROLE IF NOT EXISTS sa_audit_writer", "GRANT sa_audit_writer TO 'app'@'%'", "TRUNCATE"],
+        "sqlite": ["SQLite has no roles"],
+    }
+    for part in expected[ledger_database.engine.dialect.name]:
+        assert part in text
+    assert ("WITH INHERIT TRUE, SET FALSE" in text) == (
+        ledger_database.engine.dialect.name == "postgresql"
+        and ledger_database.engine.dialect.server_version_info >= (16,)
+    )
+
+
+def test_check_tells_the_level_and_what_lacks(ledger_database: Ledger) -> None:
+    """A fresh trail is level 1 without drift; a level that is not reached, or a difference, is exit code 1."""
+    found = ledger_database.json("check")
+    assert found["level"] == 1
+    assert {(finding["drift"], finding["blocks"]) for finding in found["findings"]} == {(False, 2), (False, 3)}
+    assert "protection level 1 (append-only)" in ledger_database("check", "--level", "1")
+    assert "asked for: 2 (privileged)" in ledger_database("check", "--level", "2", code=1)
+    assert "verifier" in ledger_database("check", "--level", "4", code=3)
+    on = " ON item_history" if ledger_database.engine.dialect.name == "postgresql" else ""
+    name = "sa_audit_guard_row" if on else "item_history_guard_delete"
+    with ledger_database.engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+    text = ledger_database("check", code=1)
+    assert "protection level 0 (recorded)" in text
+    assert "missing-guard" in text

@@ -1,0 +1,203 @@
+"""PostgreSQL's catalog: relations, triggers, functions, rules, policies, inheritance, rights.
+
+Imports ddl, model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..ddl.postgresql_functions import catalog_definition, trigger_definition
+from ..ddl.postgresql_privileges import changers_query
+from ..ddl.privileges import Right, Securable, own_schema, privileges_for, securables
+from ..model.configuration import Roles
+from ..model.history import Trail
+from .level import Finding
+from .live import CatalogReader, Live, LiveTable, Place
+from .privileges import Held, beyond, lacking, read_rights
+
+_FORMS: Final = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+
+
+class PostgreSQLReader(CatalogReader):
+    """The catalog of a PostgreSQL database."""
+
+    def read(self, connection: Connection, tables: Mapping[Place, sa.Table], data: set[Place]) -> Live:
+        """Read everything of the schemas in four queries."""
+        live = Live()
+        schemas = {"schemas": sorted({str(place[0]) for place in (*tables, *data)})}
+        for row in connection.execute(_RELATIONS, schemas):
+            form = "unlogged table" if row.persistence == "u" else _FORMS[row.kind]
+            live.tables[row.schema, row.name] = LiveTable(form, frozenset(row.columns or ()))
+        for row in connection.execute(_TRIGGERS, schemas):
+            function = f"{row.function_schema}.{row.function}"
+            live.objects["trigger", row.schema, row.table_name, row.name] = trigger_definition(
+                row.code, row.enabled, function, row.new_table
+            )
+        for row in connection.execute(_FUNCTIONS, schemas):
+            security = "definer" if row.definer else "invoker"
+            text = catalog_definition(row.body, security, list(row.settings or ()))
+            live.objects["function", row.schema, None, row.name] = text
+        names = {"names": sorted({name for _schema, name in tables}), **schemas}
+        live.findings += [self._odd(row) for row in connection.execute(_ODD, names) if _concerns(row, tables)]
+        return live
+
+    def _odd(self, row: sa.Row[tuple[object, ...]]) -> Finding:
+        place = f"{row.schema}.{row.name}"
+        return Finding(kind=row.kind, place=f"{place}: {row.what}", message=_ODDITIES[row.kind], blocks=1)
+
+    def fires_after(self, definition: str) -> bool:
+        """Read ``tgtype``: neither BEFORE (2) nor INSTEAD OF (64)."""
+        return not int(definition.removeprefix("type ").partition(",")[0]) & 66
+
+    # -- rights ------------------------------------------------------------------------
+
+    def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
+        """Compare owners and rights with those of the configured roles, and name who could change the trail."""
+        roles = trail.configuration.roles
+        if roles is None:
+            return [
+                Finding(
+                    kind="no-roles",
+                    place="configure(roles=None)",
+                    message="no owner apart from the application is configured: give configure(..., roles=Roles())",
+                    blocks=2,
+                    drift=False,
+                )
+            ]
+        default = self.default_schema or "public"
+        privileges = privileges_for(self.dialect)
+        objects = [entry for entry in self.expected(trail, []) if entry.kind == "function"]
+        entries = securables(privileges, tables, objects, roles, default)
+        entries.append(_sequence(trail, entries, roles, default))
+        if trail.configuration.schema is not None:
+            entries.append(own_schema(trail.configuration.schema, roles))
+        known = read_rights(connection, {entry.schema or default for entry in entries})
+        found = [finding for entry in entries for finding in _compared(entry, known, roles)]
+        return [*found, *self._changers(connection, entries, roles)]
+
+    def _changers(self, connection: Connection, entries: list[Securable], roles: Roles) -> list[Finding]:
+        names = [f"{entry.schema}.{entry.name}" for entry in entries if entry.kind in ("table", "sequence")]
+        if not names or not connection.scalar(_ROLE, {"name": roles.owner}):
+            return []
+        quoted = [
+            f"{self.backend.literal(self.backend.quote(str(entry.schema)) + '.' + self.backend.quote(entry.name))}"
+            for entry in entries
+            if entry.kind in ("table", "sequence")
+        ]
+        query = changers_query(f"ARRAY[{', '.join(quoted)}]::regclass[]", roles, self.backend.literal)
+        rows = connection.exec_driver_sql(query.replace("\\:", ":").replace("%", "%%")).all()
+        by_role: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            by_role.setdefault((row.role, row.held), []).append(str(row.place))
+        return [
+            Finding(
+                kind="could-change",
+                place=role,
+                message=f"the role could change the trail: {held} on {', '.join(places[:3])}"
+                + (f" and {len(places) - 3} more" if len(places) > 3 else ""),
+                blocks=2,
+            )
+            for (role, held), places in sorted(by_role.items())
+        ]
+
+
+def _sequence(trail: Trail, entries: list[Securable], roles: Roles, default: str) -> Securable:
+    schema = trail.sequence.schema or default
+    return Securable("sequence", schema, trail.sequence.name, frozenset({Right(roles.writer, "USAGE")}))
+
+
+def _compared(entry: Securable, known: Mapping[tuple[str, str, str], Held], roles: Roles) -> list[Finding]:
+    held = known.get((entry.kind, entry.schema or "public", entry.name))
+    if held is None:
+        return []  # that it is missing is said elsewhere
+    found = []
+    if held.owner != roles.owner:
+        text = f"the {entry.kind} has another owner, who can do everything with it"
+        found.append(
+            Finding(kind="owner", place=entry.label, message=text, expected=roles.owner, got=held.owner, blocks=2)
+        )
+    for kind, rights, text in (
+        ("missing-right", lacking(entry, held, roles), "a right that a role needs is missing"),
+        ("excess-right", beyond(entry, held, roles), "a right that nobody should have"),
+    ):
+        for right in sorted(rights, key=str):
+            what = f"{right.privilege}{f' ({right.column})' if right.column else ''} of {right.grantee}"
+            found.append(Finding(kind=kind, place=entry.label, message=f"{text}: {what}", got=what, blocks=2))
+    return found
+
+
+def _concerns(row: sa.Row[tuple[object, ...]], tables: Mapping[Place, sa.Table]) -> bool:
+    if row.kind != "shadowing-table":
+        return (row.schema, row.name) in tables
+    return (row.schema, row.name) not in tables and any(
+        name == row.name and table.schema is None for (_schema, name), table in tables.items()
+    )
+
+
+_ODDITIES: Final = {
+    "rule": "a rule on the trail: what is written may go elsewhere; drop it",
+    "policy": "row security on the trail: rows may be hidden or refused; disable it",
+    "inheritance": "a child of a table of the trail: its rows look like history and have no guards",
+    "parent": "a table of the trail is the child of another table: what is done to that reaches its rows",
+    "unguarded-partition": "a partition without the library's TRUNCATE guard, or whose guards are not ENABLE ALWAYS",
+    "shadowing-table": "a table of that name in another schema: with another search_path, changes are recorded there",
+}
+
+_ROLE: Final = sa.text("SELECT 1 FROM pg_roles WHERE rolname = :name")
+
+
+def _in_schemas(sql: str) -> sa.TextClause:
+    return sa.text(sql).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())))
+
+
+_RELATIONS: Final = _in_schemas(
+    "SELECT n.nspname AS schema, c.relname AS name, CAST(c.relkind AS text) AS kind,"
+    " CAST(c.relpersistence AS text) AS persistence, array_agg(CAST(a.attname AS text)) AS columns"
+    " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+    " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = ANY (:schemas)"
+    " GROUP BY n.nspname, c.relname, c.relkind, c.relpersistence"
+)
+
+_TRIGGERS: Final = _in_schemas(
+    "SELECT n.nspname AS schema, c.relname AS table_name, t.tgname AS name, CAST(t.tgtype AS integer) AS code,"
+    " CAST(t.tgenabled AS text) AS enabled, CAST(t.tgnewtable AS text) AS new_table,"
+    " f.nspname AS function_schema, p.proname AS function"
+    " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS f ON f.oid = p.pronamespace"
+    " WHERE NOT t.tgisinternal AND n.nspname = ANY (:schemas)"
+)
+
+_FUNCTIONS: Final = _in_schemas(
+    "SELECT n.nspname AS schema, p.proname AS name, p.prosrc AS body, p.prosecdef AS definer, p.proconfig AS settings"
+    " FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace"
+    " WHERE starts_with(p.proname, 'sa_audit_') AND p.prokind = 'f' AND n.nspname = ANY (:schemas)"
+)
+
+_ODD: Final = sa.text(
+    "WITH c AS (SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relrowsecurity, c.relkind FROM pg_class AS c"
+    " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names))"
+    " SELECT 'rule' AS kind, c.schema, c.name, CAST(r.rulename AS text) AS what FROM c JOIN pg_rewrite AS r"
+    " ON r.ev_class = c.oid AND r.rulename <> '_RETURN'"
+    " UNION ALL SELECT 'policy', c.schema, c.name, 'row level security' FROM c WHERE c.relrowsecurity"
+    " UNION ALL SELECT 'policy', c.schema, c.name, CAST(p.polname AS text) FROM c JOIN pg_policy AS p"
+    " ON p.polrelid = c.oid"
+    " UNION ALL SELECT 'inheritance', c.schema, c.name, CAST(CAST(i.inhrelid AS regclass) AS text) FROM c"
+    " JOIN pg_inherits AS i"
+    " ON i.inhparent = c.oid AND c.relkind <> 'p'"
+    " UNION ALL SELECT 'parent', c.schema, c.name, CAST(CAST(i.inhparent AS regclass) AS text) FROM c"
+    " JOIN pg_inherits AS i"
+    " ON i.inhrelid = c.oid"
+    " UNION ALL SELECT 'unguarded-partition', c.schema, c.name, CAST(p.relid AS text) FROM c"
+    " CROSS JOIN LATERAL pg_partition_tree(c.oid) AS p WHERE c.relkind = 'p' AND p.level > 0 AND p.isleaf AND ("
+    "SELECT count(*) FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgenabled = 'A'"
+    " AND t.tgname IN ('sa_audit_guard_row', 'sa_audit_guard_truncate')) < 2"
+    " UNION ALL SELECT 'shadowing-table', n.nspname, s.relname, 'table' FROM pg_class AS s"
+    " JOIN pg_namespace AS n ON n.oid = s.relnamespace WHERE s.relkind IN ('r', 'p', 'v', 'm', 'f')"
+    " AND s.relname = ANY (:names)"
+).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text())))
