@@ -35,6 +35,7 @@ class MariaDB(MariaDBGuards):
     """MariaDB 10.10 and later, InnoDB tables."""
 
     name = "mariadb"
+    fresh_isolation = "READ COMMITTED"
 
     # -- images --------------------------------------------------------------------
 

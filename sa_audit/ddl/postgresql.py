@@ -43,6 +43,7 @@ class PostgreSQL(PostgreSQLGuards):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
+    fresh_isolation = "READ COMMITTED"
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"

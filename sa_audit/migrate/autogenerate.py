@@ -20,7 +20,7 @@ from ..errors import ConfigurationError
 from ..model.declaration import complete
 from ..model.history import RESERVED, AuditedTable, Trail, is_trail_table, trail_of
 from .comparison import Comparison
-from .following import follow
+from .following import baseline_is_later, follow
 from .live import Live
 from .script import Place, Script, script_for
 
@@ -73,8 +73,9 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
     }
     following = follow(context, script, live, upgrade_ops, [entry for group in histories.values() for entry in group])
     done: set[Place] = set()
+    later = baseline_is_later(context)
     for trail, group in histories.items():
-        comparison = Comparison(script, live, trail, group, following, done)
+        comparison = Comparison(script, live, trail, group, following, done, later)
         upgrade_ops.ops.extend(comparison.operations())
     return PriorityDispatchResult.CONTINUE
 

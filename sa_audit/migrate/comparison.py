@@ -24,6 +24,7 @@ from .operations import (
     CreateSchema,
     CreateTrail,
     DropObjects,
+    LaterBaseline,
     NoteColumns,
     Part,
     ReplaceObject,
@@ -43,6 +44,7 @@ class Comparison:
         histories: the audited tables that belong to this migration environment.
         following: what happens to the audited tables.
         done: places of trail tables that another MetaData's trail has dealt with.
+        later: leave the rows that stand in newly audited tables to ``sa-audit baseline``.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Comparison:
         histories: list[AuditedTable],
         following: Following,
         done: set[Place],
+        later: bool = False,
     ) -> None:
         self.script = script
         self.live = live
@@ -60,6 +63,7 @@ class Comparison:
         self.histories = histories
         self.following = following
         self.done = done
+        self.later = later
         self.objects: dict[Any, TrailObject] = {}
 
     def operations(self) -> Iterator[ops.MigrateOperation]:
@@ -86,6 +90,8 @@ class Comparison:
                 replaced = follow_columns(self.script, self.live, self.following, audited, place, result)
                 follow_indexes(self.live, audited, place, replaced, result)
         yield from [*result.schemas, *result.changes, *result.created]
+        if result.later:
+            yield LaterBaseline(self.script, self.trail, result.later)
         if result.notes:
             yield NoteColumns(self.script, self.trail, result.notes)
         if result.baselines:
@@ -169,7 +175,8 @@ class Comparison:
             for number, column in enumerate(audited.columns, 1)
         ]
         if self._stands(audited.table) or self.script.place(audited.table) in self.following.tables:
-            result.baselines.append(audited)
+            keyed = len(audited.table.primary_key.columns) > 0
+            (result.later if self.later and keyed else result.baselines).append(audited)
 
     def _former_name(self, audited: AuditedTable) -> str | None:
         """Give the name of the history that a renamed table has already, the present one included."""

@@ -1,0 +1,8 @@
+"""ADOPT: what stood in a database before its trail: the rows that it held, and the history that another tool wrote.
+
+Imports model, ddl, capture, query, errors and SQLAlchemy.
+"""
+
+from .baseline import BATCH, PATIENCE, Baselined, Step, baseline
+
+__all__ = ["BATCH", "PATIENCE", "Baselined", "Step", "baseline"]
