@@ -1,4 +1,4 @@
-"""``baseline``: carries the rows of tables that became audited into their history.
+"""``baseline`` and ``import-continuum``: carry rows, and the history that another tool wrote, into the history.
 
 Imported by app, whose options and ways to open and print it uses.
 """
@@ -13,11 +13,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 
-from ..adoption import BATCH, PATIENCE, Baselined, Step
+from ..adoption import BATCH, PATIENCE, TRANSACTIONS, Baselined, Imported, Naming, Step
 from ..adoption import baseline as carry_in
+from ..adoption import import_continuum as import_versions
 from ..model import AuditedTable
 from ..query.entity import subject_of
 from .app import Json, ModelsOption, Url, _opened, _print, app
+from .encoding import to_json
 from .models import Models
 from .results import plain
 
@@ -45,6 +47,35 @@ class BaselineResult:
         ]
         lines += [f"{name}: left out, since it has no primary key; the migration records it" for name in self.left_out]
         return Group(*map(plain, lines))
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What was carried over.
+
+    JSON: ``{"tables": [{"table", "versions", "rows", "since": moment or null}], "left_out": [table, ...]}``.
+    """
+
+    tables: Sequence[Imported]
+    left_out: Sequence[str]
+
+    def to_json(self) -> Any:
+        """Give it as JSON values."""
+        tables = [
+            {"table": done.table, "versions": done.versions, "rows": done.rows, "since": to_json(done.since)}
+            for done in self.tables
+        ]
+        return {"tables": tables, "left_out": list(self.left_out)}
+
+    def render(self) -> RenderableType:
+        """Give it for people."""
+        lines = [
+            f"{done.table}: {done.versions} versions became {done.rows} history rows; its past is "
+            + (f"known since {done.since.isoformat()}" if done.since else "not known, since rows have no version")
+            for done in self.tables
+        ]
+        lines += [f"{name}: left out, since it has no version table" for name in self.left_out]
+        return Group(*map(plain, [*lines, "now run sa-audit baseline, for rows that have no version"]))
 
 
 @app.command("baseline")
@@ -86,6 +117,47 @@ def baseline(
         ]
     left_out = [audited.table.fullname for audited in tables if audited not in keyed]
     _print(BaselineResult(done, left_out), json)
+
+
+@app.command("import-continuum")
+def import_continuum(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Classes or tables; otherwise all.")
+    ] = None,
+    version_table: Annotated[
+        str, typer.Option("--version-table", metavar="PATTERN", help="How version tables are called.")
+    ] = Naming().version_table,
+    transaction_table: Annotated[
+        str, typer.Option("--transaction-table", metavar="NAME", help="The table of transactions.")
+    ] = Naming().transaction_table,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, max=10_000, help="Transactions carried over at once.")
+    ] = TRANSACTIONS,
+    actor: Annotated[
+        str | None, typer.Option("--actor", metavar="NAME", help="Who imports: kept in the context.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: kept in the context.")] = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Carry the version tables of SQLAlchemy-Continuum over as history.
+
+    Before anything else is recorded, as the owner of the trail.  It can be killed, and run again.
+    """
+    with _opened(url, models) as place:
+        tables = _chosen(place.models, names or [])
+        done = import_versions(
+            place.engine,
+            tables,
+            naming=Naming(version_table=version_table, transaction_table=transaction_table),
+            actor=actor,
+            reason=reason,
+            transactions=batch,
+        )
+    known = {entry.table for entry in done}
+    left_out = [audited.table.fullname for audited in tables if audited.table.fullname not in known]
+    _print(ImportResult(done, left_out), json)
 
 
 def _chosen(models: Models, names: Sequence[str]) -> list[AuditedTable]:

@@ -282,7 +282,7 @@ class MariaDB(MariaDBGuards):
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
         return (
-            f"SELECT 'U', CONCAT('{{', SUBSTR(c.audit_before, 2), '}}'){names} "
+            f"SELECT 'U' AS audit_op, CONCAT('{{', SUBSTR(c.audit_before, 2), '}}') AS audit_before{names} "
             f"FROM (SELECT CONCAT({members}) AS audit_before{columns} "
             f"FROM {name} AS v JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) AS c "
             "WHERE c.audit_before <> ''"

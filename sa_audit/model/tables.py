@@ -18,7 +18,13 @@ TRAIL_TABLE = "sa_audit.trail_table"
 
 BASELINE_BEGUN = "baseline begun"
 BASELINE_DONE = "baseline done"
-"""Events of ``audit_column`` that concern a whole table: its rows are being carried in, and all of them are."""
+IMPORT_BEGUN = "import begun"
+IMPORT_DONE = "import done"
+"""Events of ``audit_column`` that concern a whole table.
+
+Its rows, or the history that another tool wrote, are being carried in; and all of it is.  The end of an import is
+dated with the moment from which on everything is known.
+"""
 
 DB_TXID = ServerDefault(postgresql="((pg_current_xact_id())::text)::bigint")
 DB_CLOCK = ServerDefault(

@@ -19,7 +19,7 @@ from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError, InvalidMoment
-from ..model.tables import BASELINE_BEGUN, BASELINE_DONE
+from ..model.tables import BASELINE_BEGUN, BASELINE_DONE, IMPORT_BEGUN, IMPORT_DONE
 from .moment import Moment, Snapshot, WallClock
 
 _MARIADB_LAG: Final = dt.timedelta(seconds=1)
@@ -118,7 +118,7 @@ class PastDatabase(ABC):
         rows = connection.execute(newest.group_by(columns.c.table_name, columns.c.event)).all()
         ids = {(row.table_name, row.event): row.newest for row in rows}
         return {
-            name: ids.get((name, BASELINE_BEGUN), 0) <= ids.get((name, BASELINE_DONE), 0)
+            name: all(ids.get((name, begun), 0) <= ids.get((name, done), 0) for begun, done in _STRETCHES)
             for name in {name for name, _event in ids}
         }
 
@@ -262,6 +262,8 @@ class PastSQLite(PastDatabase):
         """Read the message, the only thing that SQLite gives."""
         return "no such table" in str(error.orig) or "unknown database" in str(error.orig)
 
+
+_STRETCHES: Final = ((BASELINE_BEGUN, BASELINE_DONE), (IMPORT_BEGUN, IMPORT_DONE))
 
 _DATABASES: Final[dict[str, type[PastDatabase]]] = {
     "postgresql": PastPostgreSQL,
