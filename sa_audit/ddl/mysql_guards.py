@@ -95,7 +95,8 @@ class MariaDBGuards(Backend):
 
     def _beside(self, trail: Trail, schemas: SchemaMap, name: str) -> str:
         schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
-        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
+        prefix = f"{self.quote(schema)}." if schema else ""
+        return f"{prefix}{self.quote(name)}" if name else prefix
 
     def import_guard(self, trail: Trail, schemas: SchemaMap, connection_id: int) -> TrailObject:
         """Give the guard of inserted entries while history is imported: one connection may date them."""

@@ -40,8 +40,14 @@ class Trail:
         self.registries: weakref.WeakSet[orm.registry] = weakref.WeakSet()
         self.used = False
         self.configured = False
+        self.captures = False
+        """Whether triggers write the history of any of its tables."""
         self.serial = next(_serials)
         self._make_tables()
+
+    def captured(self) -> list[AuditedTable]:
+        """Give the audited tables whose history is written by triggers."""
+        return [audited for audited in list(self.audited.values()) if audited.by_trigger]
 
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
@@ -75,6 +81,7 @@ class Trail:
             return known
         audited = AuditedTable(self, table, options or AuditOptions(), key)
         self.audited[table] = audited
+        self.captures = self.captures or audited.by_trigger
         table.info = {**table.info, AUDITED: audited}
         return audited
 
@@ -119,6 +126,7 @@ class Trail:
                 "call it before the tables are created, mapped or written"
             )
         self.configuration, self.configured = configuration, True
+        self.captures = bool(self.captured())
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]

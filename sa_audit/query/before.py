@@ -94,6 +94,13 @@ class Reader(ABC):
         """Give a statement that sees what is committed now, within a transaction whose snapshot may be older."""
         return statement
 
+    def column_names(self, connection: Connection, schema: str | None) -> list[tuple[str, str]]:
+        """Give (table, column) for all tables of a schema, None for the default one, by one statement."""
+        rows = connection.execute(sa.text(self.column_names_sql), {"schema": schema})
+        return [(row[0], row[1]) for row in rows]
+
+    column_names_sql: ClassVar[str]
+
     @abstractmethod
     def error_code(self, error: BaseException | None) -> Any:
         """Give what tells a missing table or column from other errors of the driver."""
@@ -112,6 +119,12 @@ class PostgreSQLReader(Reader):
     """PostgreSQL: before-values are cast by the database, so that the driver and the type see what they always see."""
 
     missing_table = frozenset({"42P01", "42703", "3F000"})
+    column_names_sql = (
+        "SELECT c.relname, a.attname FROM pg_catalog.pg_class AS c "
+        "JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace "
+        "JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+        "WHERE n.nspname = coalesce(CAST(:schema AS text), current_schema()) AND c.relkind IN ('r', 'p')"
+    )
 
     def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Read the document as text, whatever the driver does with JSON."""
@@ -165,6 +178,15 @@ class SQLiteReader(Reader):
     one_sequence = False
     missing_table = frozenset({"no such table", "no such column"})
 
+    def column_names(self, connection: Connection, schema: str | None) -> list[tuple[str, str]]:
+        """Ask the catalog of one file; see :meth:`Reader.column_names`."""
+        file = self.dialect.identifier_preparer.quote_identifier(schema or "main").replace(":", "\\:")
+        sql = (
+            f"SELECT m.name, p.name FROM {file}.sqlite_master AS m "
+            "JOIN pragma_table_info(m.name, :schema) AS p WHERE m.type = 'table'"
+        )
+        return [(row[0], row[1]) for row in connection.execute(sa.text(sql), {"schema": schema or "main"})]
+
     def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Read the text as it is stored."""
         return sa.type_coerce(column, sa.Text)
@@ -187,6 +209,10 @@ class MariaDBReader(Reader):
     """MariaDB: members are text, as ``CAST(... AS CHAR)`` gives it; upper-case hex for binary types."""
 
     missing_table = frozenset({1146, 1054, 1049})
+    column_names_sql = (
+        "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema = coalesce(:schema, DATABASE())"
+    )
 
     def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Read the text as it is stored."""

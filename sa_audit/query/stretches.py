@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..ddl.backend import noted_trails
 from ..errors import CaptureMissing, NotAudited
-from ..model import AuditedTable, Trail, complete, trail_of
+from ..model import Trail, complete, trail_of
 from ..model.history import known_trails
 from .entity import Subject, mapper_of, root_of, subject_of, subjects_of
 from .rows import Source, source_of
@@ -101,31 +101,29 @@ def _stretch(session: Session, trail: Trail, taken: set[str] | None) -> Stretch:
 
 
 def _history_tables(source: Source, trail: Trail) -> set[str]:
-    """Give the full names of the trail's history tables that are in the database."""
+    """Give the full names of the trail's history tables that are in the database, with all the model's columns."""
     schemas = source.connection.get_execution_options().get("schema_translate_map") or {}
     inspector = sa.inspect(source.connection)
-    names: dict[str | None, set[str]] = {}
+    present: dict[str | None, dict[str, set[str]]] = {}
     there = set()
     for audited in trail.audited.values():
-        schema = audited.history.schema
-        if schema not in names:
-            names[schema] = _table_names(inspector, schemas.get(schema, schema))
-        if audited.history.name in names[schema] and _fits(inspector, audited, schemas.get(schema, schema)):
-            there.add(audited.history.fullname)
+        history = audited.history
+        if history.schema not in present:
+            present[history.schema] = _columns(source, inspector, schemas.get(history.schema, history.schema))
+        if {column.name for column in history.columns} <= present[history.schema].get(history.name, set()):
+            there.add(history.fullname)
     return there
 
 
-def _table_names(inspector: sa.Inspector, schema: str | None) -> set[str]:
-    """Give the names of the tables of a schema; none if there is no such schema."""
+def _columns(source: Source, inspector: sa.Inspector, schema: str | None) -> dict[str, set[str]]:
+    """Give the names of the columns of each table of a schema; nothing if there is no such schema."""
     if schema is not None and schema not in inspector.get_schema_names():
-        return set()
-    return set(inspector.get_table_names(schema=schema))
-
-
-def _fits(inspector: sa.Inspector, audited: AuditedTable, schema: str | None) -> bool:
-    """Tell whether the database's history table has the columns of the model, and so can be meant by it."""
-    present = {column["name"] for column in inspector.get_columns(audited.history.name, schema=schema)}
-    return {column.name for column in audited.history.columns} <= present
+        return {}
+    tables: dict[str, set[str]] = {name: set() for name in inspector.get_table_names(schema=schema)}
+    for table, column in source.reader.column_names(source.connection, schema):
+        if table in tables:
+            tables[table].add(column)
+    return tables
 
 
 def _trail_of(base: Any) -> Trail:

@@ -162,6 +162,22 @@ def test_rows_with_history_are_left_out(project: Project, base: Any, engine: sa.
     assert _unrecorded(engine, item) == []
 
 
+def test_tables_that_the_database_records(tmp_path: Path, database: Database, engine: sa.Engine, base: Any) -> None:
+    """Trigger capture makes no difference: what it recorded is left out, and the rest carried in."""
+    item = base.models["Item"]
+    sa_audit.configure(base, capture="trigger")
+    fill(engine, base, ROWS)
+    Project(tmp_path, database.url, base.metadata).migrate(audit_baseline="later")
+    with closing(engine.raw_connection()) as raw:
+        raw.cursor().execute("UPDATE item SET name = 'by hand' WHERE id = 4")
+        raw.commit()
+    assert baseline(engine, item, batch=10)[0].rows == ROWS - 1
+    ops = _ops(engine, base)
+    assert (ops.pop(4), set(ops.values())) == ("U", {"B"})
+    assert _unrecorded(engine, item) == []
+    assert _as_of(engine, _now(engine), item) == ROWS
+
+
 @pytest.mark.needs("concurrent-writers")
 def test_a_row_that_is_held_is_left_for_later(project: Project, base: Any, engine: sa.Engine) -> None:
     """What an open transaction holds is not waited for; it gets a baseline only if it has no history in the end."""

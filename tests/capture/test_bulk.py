@@ -21,6 +21,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import history_of
 from tests.capture.twins import AUDITED, Bank, compare, seen
 
+pytestmark = pytest.mark.both_captures
+
 MANY = 1050
 
 
@@ -62,6 +64,7 @@ class TestBulkMethods:
 
         compare(standing, run)
 
+    @pytest.mark.session_capture("counts the flushes of the session")
     def test_joined_update(self, standing: Standing) -> None:
         """Bulk statements of a joined subclass record a row of each table, under one number as one change."""
 
@@ -338,7 +341,8 @@ def test_insert_of_many_rows(standing: Standing) -> None:
 def test_memory_is_flat(engine: Engine) -> None:
     """An UPDATE and a DELETE of 200,000 rows take no more memory in Python than one of 2,000."""
     metadata = sa.MetaData()
-    table = sa.Table("t", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer))
+    key = sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)  # 0 is a key, too
+    table = sa.Table("t", metadata, key, sa.Column("n", sa.Integer))
     metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.insert(table), [{"id": i, "n": i} for i in range(200_000)])
