@@ -136,6 +136,7 @@ class _Import:
         self.sources: list[Versions] = []
         self.counts: dict[str, list[int]] = {}
         self.number = 0
+        self.looked = 0
 
     def run(self) -> list[Imported]:
         """Begin or go on, batch by batch, and note the end."""
@@ -168,8 +169,7 @@ class _Import:
         if begun and len(begun) < len(self.sources):
             names = ", ".join(versions.audited.table.fullname for versions in begun)
             raise Conflict(f"an import of {names} was broken off: run it again with these tables, and then the others")
-        for versions in self.sources:
-            self._refuse_foreign(versions, None, None)
+        self._refuse_foreign()
         if not begun:
             for versions in self.sources:
                 note(self.connection, versions.audited, IMPORT_BEGUN)
@@ -188,13 +188,20 @@ class _Import:
             return None
         return int(context["continuum"]["id"])
 
-    def _refuse_foreign(self, versions: Versions, first: int | None, last: int | None) -> None:
-        key = internal(self.connection, versions.foreign(self.reader, REASON, first, last)).first()
-        if key is not None:
-            raise Conflict(
-                f"{versions.history.fullname} holds history of {tuple(key)!r} already, and nothing can be put before "
-                "it: import before anything is recorded, and leave the baseline to sa-audit baseline"
-            )
+    def _refuse_foreign(self) -> None:
+        """Refuse keys with other history; looked for only where others have written entries since the last time."""
+        entries = self.trail.transaction
+        other = sa.or_(entries.c.reason.is_(None), entries.c.reason != REASON)
+        newer = sa.select(entries.c.id).where(entries.c.id > self.looked, other).limit(1)
+        if internal(self.connection, newer).first() is None:
+            return
+        for versions in self.sources:
+            key = internal(self.connection, versions.foreign(self.reader, other)).first()
+            if key is not None:
+                raise Conflict(
+                    f"{versions.history.fullname} holds history of {tuple(key)!r} already, and nothing can be put "
+                    "before it: import before anything is recorded, and leave the baseline to sa-audit baseline"
+                )
 
     # -- batches -------------------------------------------------------------------
 
@@ -225,8 +232,7 @@ class _Import:
         target = Target(self.sources[0].audited, schemas_of(self.connection))
         self.backend.lock_writer(self.connection, target)
         with door.lifted():
-            for versions in self.sources:
-                self._refuse_foreign(versions, numbers[0], numbers[-1])
+            self._refuse_foreign()
             self._write_entries(numbers)
             for versions in self.sources:
                 self._write_rows(versions, {"first": numbers[0], "last": numbers[-1]})
@@ -250,6 +256,7 @@ class _Import:
         rows = [self._entry(row) for row in self._transactions(numbers)]
         insert = sa.insert(entries).returning(entries.c.id, sort_by_parameter_order=True)
         ids = self.connection.execute(insert, rows, execution_options=OWN).scalars().all()
+        self.looked = max(ids)  # nobody else has written since: the guard keeps others out until the batch is committed
         create = f"CREATE TEMPORARY TABLE {MAP} (source BIGINT PRIMARY KEY, entry BIGINT NOT NULL)"
         run(self.connection, [*self.backend.drop_stage(MAP), create])
         pairs = [{"source": source, "entry": entry} for source, entry in zip(numbers, ids, strict=True)]

@@ -164,26 +164,18 @@ class Versions:
         query = sa.select(self.transaction).distinct().order_by(self.transaction).limit(limit)
         return query if after is None else query.where(self.transaction > after)
 
-    def foreign(self, reader: Reader, reason: str, first: int | None, last: int | None) -> sa.Select[Any]:
-        """Give the query for keys that have versions, and history that was not imported."""
+    def foreign(self, reader: Reader, other: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """Give the query for a key that has versions, and history under entries that meet a condition."""
         history, entries, table = self.history, self.trail.transaction, self.table
-        query = (
-            sa.select(*self.key[1:])
-            .select_from(
-                table.join(
-                    history,
-                    sa.and_(
-                        *(
-                            reader.same_key(history.c[column.key], table.c[column.name], nullable=False)
-                            for column in self.audited.key
-                        )
-                    ),
-                )
-            )
-            .where(~sa.exists().where(entries.c.id == history.c.audit_tx, entries.c.reason == reason))
+        same = (
+            reader.same_key(history.c[column.key], table.c[column.name], nullable=False) for column in self.audited.key
+        )
+        return (
+            sa.select(*(history.c[column.key] for column in self.audited.key))
+            .select_from(history.join(entries, entries.c.id == history.c.audit_tx))
+            .where(other, sa.exists().where(*same))
             .limit(1)
         )
-        return query if first is None else query.where(self.transaction >= first, self.transaction <= last)
 
     def since(self) -> tuple[sa.Select[Any], sa.Select[Any]]:
         """Give the queries for the latest first record that is no insert, and for the earliest record at all."""

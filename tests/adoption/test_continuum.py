@@ -379,6 +379,21 @@ class TestRefusals:
             blog.bring()
         assert blog.count("audit_transaction") == 1
 
+    @pytest.mark.only_on("sqlite", "postgresql")
+    def test_history_that_comes_between(self, make_blog: Callable[..., Blog]) -> None:
+        """Keys that somebody records between two batches; what was imported before stays."""
+        blog = make_blog()
+        article = blog.base.models["article"]
+
+        def write(transactions: int) -> None:
+            with Session(blog.engine) as session:
+                session.get_one(article, 1).name += "!"
+                session.commit()
+
+        with pytest.raises(sa_audit.Conflict, match=r"article_history holds history of \(1,\) already"):
+            blog.bring(transactions=2, progress=write)
+        assert blog.count("audit_transaction") == 3
+
     @pytest.mark.only_on("sqlite")  # nothing in it knows the database
     def test_a_transaction_that_is_gone(self, make_blog: Callable[..., Blog]) -> None:
         """Versions whose moment nobody knows; the batches before it stay, and it can go on once that is mended."""
