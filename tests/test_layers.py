@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "privacy": {"model", "proof"},
     "capture": {"model", "ddl", "privacy"},
     "query": {"model", "ddl", "privacy", "capture", "catalog", "proof"},
+    "adoption": {"model", "ddl", "capture", "query"},
     "asyncio": {"query", "capture"},
     "testing": {"model", "ddl"},
     "proof": set(),

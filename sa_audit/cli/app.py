@@ -551,3 +551,6 @@ def _print(result: Result, json: bool) -> None:
 
 def _is_unicode() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+from . import adoption  # noqa: E402, F401 (its commands are added to those above)

@@ -157,6 +157,9 @@ class Backend(Stages):
     locks_in_order: ClassVar[bool] = False
     """Whether rows are locked in the order that a SELECT asks for, and not as they are come by."""
 
+    fresh_isolation: ClassVar[str | None] = None
+    """The isolation level at which each statement sees what is committed by then; None where nobody else writes."""
+
     outlives_failure: ClassVar[bool] = True
     """Whether a transaction can go on after a statement that the database refused."""
 

@@ -35,6 +35,7 @@ class MariaDB(MariaDBCapture):
     """MariaDB 10.10 and later, InnoDB tables."""
 
     name = "mariadb"
+    fresh_isolation = "READ COMMITTED"
 
     # -- images --------------------------------------------------------------------
 
@@ -258,7 +259,7 @@ class MariaDB(MariaDBCapture):
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
         return (
-            f"SELECT 'U', CONCAT('{{', SUBSTR(c.audit_before, 2), '}}'){names} "
+            f"SELECT 'U' AS audit_op, CONCAT('{{', SUBSTR(c.audit_before, 2), '}}') AS audit_before{names} "
             f"FROM (SELECT CONCAT({members}) AS audit_before{columns} "
             f"FROM {name} AS v JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) AS c "
             "WHERE c.audit_before <> ''"

@@ -11,10 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..errors import CaptureMissing
 from ..model.history import Trail
 from ..model.names import short_name
 from .backend import MESSAGE, Backend, SchemaMap
 from .objects import TrailObject, spoken
+
+IMPORTING = "sa_audit: an import of history is under way"
 
 
 class MariaDBGuards(Backend):
@@ -94,6 +97,20 @@ class MariaDBGuards(Backend):
         schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
         prefix = f"{self.quote(schema)}." if schema else ""
         return f"{prefix}{self.quote(name)}" if name else prefix
+
+    def import_guard(self, trail: Trail, schemas: SchemaMap, connection_id: int) -> TrailObject:
+        """Give the guard of inserted entries while history is imported: one connection may date them."""
+        mine = (
+            f"IF CONNECTION_ID() <> {connection_id} THEN\n        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = "
+            f"'{IMPORTING}: run sa-audit import-continuum again if it was broken off';\n    END IF;\n    "
+        )
+        body = self._transaction_body(trail, schemas)
+        begin, clock = "SET open_epoch = (SELECT max", "    SET NEW.recorded_at = UTC_TIMESTAMP(6);\n"
+        if body.count(begin) != 1 or body.count(clock) != 1:
+            raise CaptureMissing(
+                "the guard of entries is not the one that an import knows how to open: mend the library"
+            )
+        return self._guard(trail.transaction, schemas, "INSERT", body.replace(begin, mine + begin).replace(clock, ""))
 
     def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
         """Give the body of the guard; the epoch is looked for by SELECT INTO, since SET would lock the gap behind it.

@@ -38,6 +38,7 @@ class PostgreSQL(PostgreSQLCapture):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
+    fresh_isolation = "READ COMMITTED"
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"

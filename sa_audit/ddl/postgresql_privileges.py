@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 from ..model.configuration import Roles
 from ..model.history import Trail
+from ..model.log import LOG
 from .postgresql_provisioning import provisioning
 from .privileges import Privileges, Right, Securable, trail_tables
 
@@ -181,7 +182,8 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
     others = ", ".join(literal(name) for name in (roles.writer, roles.reader, roles.sealer))
     entry = ", ".join(f"'{name}'" for name in _SERVER_MADE_ENTRY)
     row = ", ".join(f"'{name}'" for name in _SERVER_MADE_ROW)
-    owner = literal(roles.owner)
+    log = ", ".join(f"'{name}'" for name in LOG)
+    owner, sealer = literal(roles.owner), literal(roles.sealer)
     return f"""    WITH place AS (
         SELECT c.oid, c.relname, c.relowner, c.relacl, n.nspowner
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -190,6 +192,8 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
         SELECT p.oid, a.grantee, a.privilege_type AS held
         FROM place AS p CROSS JOIN LATERAL aclexplode(p.relacl) AS a
         WHERE a.privilege_type NOT IN ('SELECT', 'USAGE') AND a.grantee <> p.relowner
+            AND NOT (p.relname IN ({log}) AND left(a.privilege_type, 3) = 'INS'
+                AND a.grantee IN (SELECT s.oid FROM pg_roles AS s WHERE s.rolname = {sealer}))
         UNION ALL
         SELECT p.oid, a.grantee, format('%s (%s)', a.privilege_type, k.attname)
         FROM place AS p JOIN pg_attribute AS k ON k.attrelid = p.oid

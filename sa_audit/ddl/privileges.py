@@ -17,6 +17,7 @@ from sqlalchemy.engine import Dialect
 
 from ..model.configuration import Roles
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail
+from ..model.log import LOG
 from ..model.tables import TRAIL_TABLE
 from .backend import backend_for
 from .objects import TrailObject, spoken
@@ -138,6 +139,8 @@ class Privileges(ABC):
         if written is not None:
             rights |= {Right(roles.writer, "SELECT", name) for name in written.selects}
             rights |= {Right(roles.writer, "INSERT", name) for name in written.inserts}
+        if table.info.get(TRAIL_TABLE) in LOG:
+            rights.add(Right(roles.sealer, "INSERT"))
         inserts = set(written.inserts) if written is not None else set()
         return Securable("table", schema, table.name, frozenset(rights), frozenset(columns - inserts))
 

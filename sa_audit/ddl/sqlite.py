@@ -256,7 +256,7 @@ class SQLite(SQLiteCapture):
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
         return (
-            f"SELECT 'U', '{{' || substr(audit_before, 2) || '}}'{names} "
+            f"SELECT 'U' AS audit_op, '{{' || substr(audit_before, 2) || '}}' AS audit_before{names} "
             f"FROM (SELECT {members} AS audit_before{columns} FROM {name} AS v "
             f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE audit_before <> ''"
         )

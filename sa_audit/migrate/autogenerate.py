@@ -22,7 +22,7 @@ from ..model.declaration import complete
 from ..model.history import RESERVED, AuditedTable, Trail, is_trail_table, trail_of
 from .capturing import Capturing, follow_capture
 from .comparison import Comparison
-from .following import Following, follow
+from .following import Following, baseline_is_later, follow
 from .live import Live
 from .script import Key, Place, Script, script_for
 
@@ -83,9 +83,10 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
     }
     following = follow(context, script, live, upgrade_ops, [entry for group in histories.values() for entry in group])
     done: set[Place] = set()
+    later = baseline_is_later(context)
     objects = live.objects(_schemas(context, script, trails, upgrade_ops))
     capturing = _capture(context, script, objects, upgrade_ops, histories, following)
-    comparisons = [Comparison(script, live, *pair, following, done, objects) for pair in histories.items()]
+    comparisons = [Comparison(script, live, *pair, following, done, objects, later) for pair in histories.items()]
     structure = [operation for comparison in comparisons for operation in comparison.structure()]
     contents = [operation for comparison in comparisons for operation in comparison.contents()]
     upgrade_ops.ops[:] = [*capturing.first, *upgrade_ops.ops, *structure, *capturing.last, *contents]

@@ -38,6 +38,7 @@ class Result:
     created: list[ops.MigrateOperation] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     baselines: list[AuditedTable] = field(default_factory=list)
+    later: list[AuditedTable] = field(default_factory=list)
 
 
 def indexes_of(table: sa.Table) -> Iterator[tuple[str, tuple[str, ...]]]:

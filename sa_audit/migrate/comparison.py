@@ -26,6 +26,7 @@ from .operations import (
     CreateSchema,
     CreateTrail,
     DropObjects,
+    LaterBaseline,
     NoteColumns,
     Part,
     ReplaceObject,
@@ -57,6 +58,7 @@ class Comparison:
         following: what happens to the audited tables.
         done: places of trail tables that another MetaData's trail has dealt with.
         objects: the trail objects that stand there.
+        later: leave the rows that stand in newly audited tables to ``sa-audit baseline``.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Comparison:
         following: Following,
         done: set[Place],
         objects: dict[Key, TrailObject],
+        later: bool = False,
     ) -> None:
         self.script = script
         self.live = live
@@ -75,6 +78,7 @@ class Comparison:
         self.histories = histories
         self.following = following
         self.done = done
+        self.later = later
         self.objects = objects
         self.result = Result()
         self.tables: list[sa.Table] = []
@@ -107,6 +111,8 @@ class Comparison:
 
     def contents(self) -> Iterator[ops.MigrateOperation]:
         """Give the operations that write rows, once the structure is there and everybody else's rows are recorded."""
+        if self.result.later:
+            yield LaterBaseline(self.script, self.trail, self.result.later)
         if self.result.notes:
             yield NoteColumns(self.script, self.trail, self.result.notes)
         if self.result.baselines:
@@ -196,7 +202,8 @@ class Comparison:
             for number, column in enumerate(audited.columns, 1)
         ]
         if self._stands(audited.table) or self.script.place(audited.table) in self.following.tables:
-            result.baselines.append(audited)
+            keyed = len(audited.table.primary_key.columns) > 0
+            (result.later if self.later and keyed else result.baselines).append(audited)
 
     def _former_name(self, audited: AuditedTable) -> str | None:
         """Give the name of the history that a renamed table has already, the present one included."""

@@ -24,6 +24,7 @@ from .steps import RenameColumn, RenameTable
 
 RENAMED_FROM: Final = "sa_audit.renamed_from"
 HINT: Final = "audit_rename"
+BASELINE: Final = "audit_baseline"
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,20 @@ class Hints:
                     f"-x {HINT}={text} names no column or table of an audited model: the new name is the model's, "
                     "the former one the database's"
                 )
+
+
+def baseline_is_later(context: AutogenContext) -> bool:
+    """Tell whether ``alembic -x audit_baseline=later`` leaves the baseline to ``sa-audit baseline``.
+
+    Raises:
+        ConfigurationError: for another value.
+    """
+    environment = context.migration_context.environment_context
+    arguments: Any = environment.get_x_argument(as_dictionary=True) if environment is not None else {}
+    given = arguments.get(BASELINE, "now")
+    if given not in ("now", "later"):
+        raise ConfigurationError(f"-x {BASELINE}={given}: give now or later")
+    return bool(given == "later")
 
 
 def follow(

@@ -15,6 +15,7 @@ from alembic.operations import ops
 from ..ddl import TrailObject
 from ..model.history import AuditedTable, Trail
 from ..model.names import short_name
+from ..model.tables import BASELINE_BEGUN
 from .script import Note, Script
 from .steps import DOWNGRADE, Choice, ExecuteText, Nothing, Remark, RenameTable, Step, TrailOperation
 from .text import section
@@ -259,6 +260,31 @@ class Baseline(TrailOperation):
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Name the tables."""
         return ("sa_audit", "baseline", *self.names)
+
+
+class LaterBaseline(TrailOperation):
+    """The note that the rows of audited tables are carried in after the migration, by ``sa-audit baseline``."""
+
+    def __init__(self, script: Script, trail: Trail, tables: Sequence[AuditedTable]) -> None:
+        self.script = script
+        self.trail = trail
+        self.names = tuple(audited.table.fullname for audited in tables)
+
+    def steps(self, revision: str | None) -> Iterator[Step]:
+        """Write the notes."""
+        yield Remark(
+            (
+                section("the rows that stand in the tables now are recorded later"),
+                "# After this migration run: sa-audit baseline",
+                "# Until it has ended, these tables have no past that could be asked about.",
+            )
+        )
+        notes = [Note(table=name, column_id=0, name="*", type="", event=BASELINE_BEGUN) for name in self.names]
+        yield from map(ExecuteText, self.script.notes(self.trail, notes, revision))
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """Name the tables."""
+        return ("sa_audit", "later_baseline", *self.names)
 
 
 class NoteColumns(TrailOperation):

@@ -15,6 +15,16 @@ from .types import BigId, Name, Salt, ServerDefault, UTCDateTime
 
 TRAIL_TABLE = "sa_audit.trail_table"
 
+BASELINE_BEGUN = "baseline begun"
+BASELINE_DONE = "baseline done"
+IMPORT_BEGUN = "import begun"
+IMPORT_DONE = "import done"
+"""Events of ``audit_column`` that concern a whole table.
+
+Its rows, or the history that another tool wrote, are being carried in; and all of it is.  The end of an import is
+dated with the moment from which on everything is known.
+"""
+
 DB_TXID = ServerDefault(postgresql="((pg_current_xact_id())::text)::bigint")
 DB_CLOCK = ServerDefault(
     postgresql="clock_timestamp()",
@@ -94,6 +104,11 @@ def column_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         comment="sa_audit: the columns that history tables have held, by stable id",
         extend_existing=True,
     )
+
+
+def table_note(table: str, event: str) -> dict[str, Any]:
+    """Give the row of ``audit_column`` that notes an event of a whole table; its number is that of no column."""
+    return {"table_name": table, "column_id": 0, "name": "*", "type": "", "event": event}
 
 
 def history_sequence(metadata: sa.MetaData, schema: str | None) -> sa.Sequence:

@@ -6,7 +6,7 @@ Asks the database through a connection that sees the present, within the transac
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -15,6 +15,7 @@ from sqlalchemy.sql.selectable import TableClause
 
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
 from ..model import AuditedTable, Marker, audited_of
+from ..model.tables import BASELINE_DONE
 from .moment import Moment, WallClock
 from .past_compiler import PastDialect, past_dialect
 from .past_database import PastDatabase
@@ -111,8 +112,11 @@ class Past:
         try:
             for trail in {audited.trail for audited in tables}:
                 named = {audited.table.fullname: audited for audited in tables if audited.trail is trail}
-                for name in named.keys() - database.tracked(present, trail.column, list(named), self.moment):
+                tracked = database.tracked(present, trail.column, list(named), self.moment)
+                for name in named.keys() - tracked.keys():
                     self._require_recorded(present, named[name])
+                for name in sorted(name for name, complete in tracked.items() if not complete):
+                    self._refuse_incomplete(present, named[name])
         except DBAPIError as error:
             if database.is_missing_table(error):
                 raise CaptureMissing(
@@ -120,6 +124,19 @@ class Past:
                     f"create its tables with create_all() or a migration ({error.orig})"
                 ) from error
             raise
+
+    def _refuse_incomplete(self, present: Connection, audited: AuditedTable) -> NoReturn:
+        """Refuse a table whose rows were still being carried in: it would seem to lack those that weren't yet."""
+        columns = audited.trail.column
+        done = sa.select(columns.c.recorded_at).where(
+            columns.c.table_name == audited.table.fullname, columns.c.event == BASELINE_DONE
+        )
+        since = present.scalar(done.order_by(columns.c.id.desc()).limit(1))
+        raise InvalidMoment(
+            f"the baseline of table {audited.table.fullname} was not complete at {self.moment}, so rows would be "
+            f"missing: "
+            + (f"it is since {since.isoformat()}: give a later moment" if since else "finish it with sa-audit baseline")
+        )
 
     def _require_recorded(self, present: Connection, audited: AuditedTable) -> None:
         """Let a table pass that the account of columns does not know, if it has a row recorded by the moment."""

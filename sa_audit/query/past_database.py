@@ -1,7 +1,8 @@
 """What each database needs for a look at the past: the snapshot to read in, the clock, whether a moment is settled.
 
 A wall-clock moment is settled when no transaction is open any more that could still commit rows recorded up to it.
-One class for each database; what a database can't tell is None, never a guess.  Imports only errors and the moment.
+One class for each database; what a database can't tell is None, never a guess.
+Imports only errors, the model's tables and the moment.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError, InvalidMoment
+from ..model.tables import BASELINE_BEGUN, BASELINE_DONE, IMPORT_BEGUN, IMPORT_DONE
 from .moment import Moment, Snapshot, WallClock
 
 _MARIADB_LAG: Final = dt.timedelta(seconds=1)
@@ -104,10 +106,21 @@ class PastDatabase(ABC):
                 "until then is not known: give a moment that has passed"
             )
 
-    def tracked(self, connection: Connection, columns: sa.Table, names: list[str], moment: Moment) -> set[str]:
-        """Give those of the tables that were tracked at the moment, by the trail's own account of columns."""
-        statement = sa.select(columns.c.table_name).where(columns.c.table_name.in_(names)).distinct()
-        return set(connection.scalars(statement.where(self._tracked(columns, moment))))
+    def tracked(self, connection: Connection, columns: sa.Table, names: list[str], moment: Moment) -> dict[str, bool]:
+        """Give those of the tables that were tracked at the moment, by the trail's own account of columns.
+
+        Returns:
+            For each of them whether its history was complete then, or rows were still being carried in.
+        """
+        newest = sa.select(columns.c.table_name, columns.c.event, sa.func.max(columns.c.id).label("newest")).where(
+            columns.c.table_name.in_(names), self._tracked(columns, moment)
+        )
+        rows = connection.execute(newest.group_by(columns.c.table_name, columns.c.event)).all()
+        ids = {(row.table_name, row.event): row.newest for row in rows}
+        return {
+            name: all(ids.get((name, begun), 0) <= ids.get((name, done), 0) for begun, done in _STRETCHES)
+            for name in {name for name, _event in ids}
+        }
 
     def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
         if isinstance(moment, WallClock):
@@ -249,6 +262,8 @@ class PastSQLite(PastDatabase):
         """Read the message, the only thing that SQLite gives."""
         return "no such table" in str(error.orig) or "unknown database" in str(error.orig)
 
+
+_STRETCHES: Final = ((BASELINE_BEGUN, BASELINE_DONE), (IMPORT_BEGUN, IMPORT_DONE))
 
 _DATABASES: Final[dict[str, type[PastDatabase]]] = {
     "postgresql": PastPostgreSQL,
