@@ -19,7 +19,7 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
         past.get(Account, 42)
 """
 
-from .capture import Context, context, current_context
+from .capture import Context, context, current_context, record
 from .errors import (
     ActorRequired,
     AnchorUnavailable,
@@ -57,9 +57,12 @@ from .model import (
     track,
 )
 from .query import (
+    Access,
     Change,
     Discrepancy,
+    Event,
     Page,
+    Reader,
     TransactionInfo,
     TransactionRecord,
     blame,
@@ -77,6 +80,7 @@ from .query.timetravel import as_of
 __version__ = "0.1.0"
 
 __all__ = [
+    "Access",
     "ActorRequired",
     "AnchorUnavailable",
     "AuditError",
@@ -92,6 +96,7 @@ __all__ = [
     "Encrypt",
     "Erased",
     "ErasedValue",
+    "Event",
     "Exclude",
     "Excluded",
     "IntegrityFinding",
@@ -102,6 +107,7 @@ __all__ = [
     "NotAudited",
     "Page",
     "ReadOnlyPast",
+    "Reader",
     "ReasonRequired",
     "Retention",
     "Roles",
@@ -122,6 +128,7 @@ __all__ = [
     "history_class",
     "is_trail_table",
     "reconcile",
+    "record",
     "restore",
     "revert",
     "track",

@@ -5,5 +5,6 @@ Imports model and ddl.
 
 from . import listeners
 from .context import Context, context, current_context
+from .events import record
 
-__all__ = ["Context", "context", "current_context", "listeners"]
+__all__ = ["Context", "context", "current_context", "listeners", "record"]

@@ -46,6 +46,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(exit_code(error)) from error
 
 
+KINDS = (*OPERATIONS.values(), "event", "read")
+
 app = typer.Typer(
     cls=_Commands,
     name="sa-audit",
@@ -101,8 +103,9 @@ def log(
     entity: Annotated[str | None, typer.Option("--entity", metavar="MODEL", help="Only changes of this model.")] = None,
     operation: Annotated[
         str | None,
-        typer.Option("--operation", metavar="KIND", help="Only one of: " + ", ".join(OPERATIONS.values()) + "."),
+        typer.Option("--operation", metavar="KIND", help="Only one of: " + ", ".join(KINDS) + "."),
     ] = None,
+    action: Annotated[str | None, typer.Option("--action", metavar="NAME", help="Only events of this name.")] = None,
     since: Since = None,
     until: Until = None,
     limit: Annotated[
@@ -113,9 +116,9 @@ def log(
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
-    """Show the changes of all models in one order, oldest first."""
-    if operation is not None and operation not in OPERATIONS.values():
-        raise WrongUsage(f"--operation {operation!r}: give one of {', '.join(OPERATIONS.values())}")
+    """Show the changes of all models, events and reads in one order, oldest first."""
+    if operation is not None and operation not in KINDS:
+        raise WrongUsage(f"--operation {operation!r}: give one of {', '.join(KINDS)}")
     with _opened(url, models) as place, orm.Session(place.engine) as session:
         page = query_trail(
             session,
@@ -123,6 +126,7 @@ def log(
             entity=place.models.entity(entity).target if entity else None,
             base=place.models.trail.metadata,
             operation=cast("Any", operation),
+            action=action,
             since=_when(since),
             until=_when(until),
             limit=limit,

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from ..errors import TrailNotEmpty
 from ..model.declaration import complete
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
+from ..model.records import ACCESS, EVENT
 from ..model.tables import TRAIL_TABLE
 from .backend import INTERNAL, SchemaMap, backend_for, note_trail
 
@@ -26,6 +27,7 @@ lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.Context
 """Where a test has lifted the guards: the database's URL, and the ids of the trails."""
 
 _LATE = "sa_audit.late_tables"
+_KEPT = ("history", "audit_transaction", EVENT, ACCESS)
 
 
 def run(connection: Connection, statements: Iterable[str]) -> None:
@@ -128,7 +130,7 @@ def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 
 
 def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
-    if table.info.get(TRAIL_TABLE) not in ("history", "audit_transaction") or _is_lifted(table, connection):
+    if table.info.get(TRAIL_TABLE) not in _KEPT or _is_lifted(table, connection):
         return
     statement = sa.select(sa.literal(1)).select_from(table).limit(1)
     if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:

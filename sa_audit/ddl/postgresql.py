@@ -46,6 +46,7 @@ class PostgreSQL(PostgreSQLGuards):
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
+    relaxed_setting = "SET synchronous_commit = off"
 
     # -- images --------------------------------------------------------------------
 

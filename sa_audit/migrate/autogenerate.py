@@ -29,9 +29,12 @@ NAME: Final = "sa_audit"
 SIGNATURES: Final = (
     frozenset(RESERVED),
     frozenset({"recorded_at", "first_id", "on_behalf_of", "db_user", "db_role", "db_addr", "db_txid"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "action", "entity", "table_name", "identity"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "entity", "table_name", "statement", "row_count"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "access_id", "table_name", "identity"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
 )
-"""Columns by which a reflected table of a trail is known: a history, ``audit_transaction``, ``audit_column``."""
+"""Columns by which a reflected table of a trail is known: a history, and the fixed ones."""
 
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
@@ -158,7 +161,12 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [trail.transaction, trail.column, *(audited.history for audited in trail.audited.values())]
+        for table in [
+            trail.transaction,
+            trail.column,
+            *trail.records,
+            *(audited.history for audited in trail.audited.values()),
+        ]
     }
     places |= {
         _place(script, operation)

@@ -94,7 +94,8 @@ class Comparison:
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""
         tables = []
-        for table in [self.trail.transaction, self.trail.column, *(audited.history for audited in self.histories)]:
+        own = [self.trail.transaction, self.trail.column, *self.trail.records]
+        for table in [*own, *(audited.history for audited in self.histories)]:
             place = self.script.place(table)
             if place not in self.done:
                 self.done.add(place)
@@ -147,6 +148,8 @@ class Comparison:
             title = f"history of {source.fullname}"
         elif table is self.trail.column:
             title = "since when each column is recorded"
+        elif table in self.trail.records:
+            title = str(table.comment).removeprefix("sa_audit: ")
         return Part(
             title=title,
             table=plain_table(table, self.script.dialect),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from sqlalchemy import orm
 from ..errors import ConfigurationError, NotAudited
 from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
+from .records import access_row_table, access_table, event_table
 from .tables import (
     TRAIL_TABLE,
     clear_the_way,
@@ -50,6 +51,27 @@ class Trail:
         self.transaction = transaction_table(self.metadata, schema)
         self.column = column_table(self.metadata, schema)
         self.transaction.info[TRAIL] = self.column.info[TRAIL] = self
+        self.event = self._record_table(event_table)
+        self.access: sa.Table | None = None
+        self.access_row: sa.Table | None = None
+
+    def _record_table(self, make: Callable[[sa.MetaData, str | None, sa.Sequence], sa.Table]) -> sa.Table:
+        table = make(self.metadata, self.transaction.schema, self.sequence)
+        table.add_is_dependent_on(self.transaction)  # whose guards it shares
+        table.info[TRAIL] = self
+        return table
+
+    @property
+    def records(self) -> list[sa.Table]:
+        """The tables of what is not a change: events, and reads where a model records them."""
+        return [table for table in (self.event, self.access, self.access_row) if table is not None]
+
+    def watch_reads(self) -> None:
+        """Make the tables of reads, once a model records them."""
+        if self.access is None:
+            self.access = self._record_table(access_table)
+            self.access_row = self._record_table(access_row_table)
+            reading.add(self)
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
@@ -75,6 +97,8 @@ class Trail:
             return known
         audited = AuditedTable(self, table, options or AuditOptions(), key)
         self.audited[table] = audited
+        if audited.options.reads:
+            self.watch_reads()
         table.info = {**table.info, AUDITED: audited}
         return audited
 
@@ -126,6 +150,8 @@ class Trail:
             self.metadata.remove(history)
         self.metadata.remove(self.transaction)
         self.metadata.remove(self.column)
+        for table in self.records:
+            self.metadata.remove(table)
         self.metadata._sequences.pop(self.sequence._key, None)
         self.audited.clear()
         self.pending.clear()
@@ -135,6 +161,8 @@ class Trail:
 
 
 _trails: weakref.WeakSet[Trail] = weakref.WeakSet()
+reading: weakref.WeakSet[Trail] = weakref.WeakSet()
+"""The trails that record reads; while there is none, no statement is looked at."""
 _serials = itertools.count()
 
 

@@ -391,7 +391,7 @@ def test_filters_are_honoured(tmp_path: Path, database: Database, engine: sa.Eng
     project.migrate()
     with engine.connect() as connection:
         names = set(sa.inspect(connection).get_table_names()) - {"audit_epoch", "alembic_version"}
-    assert names == {"mine", "mine_history", "audit_transaction", "audit_column"}
+    assert names == {"mine", "mine_history", "audit_transaction", "audit_column", "audit_event"}
 
 
 def test_options_of_history(tmp_path: Path, database: Database, engine: sa.Engine) -> None:

@@ -36,6 +36,7 @@ def test_reflected_tables_are_adopted(engine: sa.Engine) -> None:
         "account_history",
         "audit_transaction",
         "audit_column",
+        "audit_event",
     }
     reflected.create_all(engine)
     with sa_audit.context(actor="bob"), Session(engine) as session:

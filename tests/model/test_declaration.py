@@ -47,7 +47,7 @@ def test_the_history_is_there_with_the_model() -> None:
         pin: Mapped[str | None] = mapped_column(info={"sa_audit": Mask()})
 
     tables = base.metadata.tables
-    assert sorted(tables) == ["account", "account_history", "audit_column", "audit_transaction"]
+    assert sorted(tables) == ["account", "account_history", "audit_column", "audit_event", "audit_transaction"]
     assert recorded(tables["account_history"]) == {"id": "INTEGER", "own_er": "VARCHAR(40)"}
     assert [name for name, table in tables.items() if not sa_audit.is_trail_table(table)] == ["account"]
     assert tables["account_history"] in base.metadata.sorted_tables
@@ -245,6 +245,7 @@ def test_a_schema_for_the_trail_after_the_models() -> None:
         "account",
         "trail.account_history",
         "trail.audit_column",
+        "trail.audit_event",
         "trail.audit_transaction",
     ]
     other = new_base()
@@ -257,7 +258,7 @@ def test_a_schema_for_the_trail_after_the_models() -> None:
     sa_audit.history_class(Used)
     with pytest.raises(sa_audit.ConfigurationError, match=r"'trail'.* comes too late"):
         sa_audit.configure(other, schema="trail")
-    assert sorted(other.metadata.tables) == ["audit_column", "audit_transaction", "used", "used_history"]
+    assert sorted(other.metadata.tables) == ["audit_column", "audit_event", "audit_transaction", "used", "used_history"]
 
 
 def test_a_class_over_a_join_is_refused() -> None:
