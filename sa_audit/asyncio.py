@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from . import capture, query
-from .query import Change, Discrepancy, Operation, Page, TransactionRecord
+from .query import Access, Change, Discrepancy, Operation, Page, Reader, TransactionRecord
 
 
 async def history(
@@ -76,6 +76,20 @@ async def trail(
     )
 
 
+async def reads(
+    session: AsyncSession, entity: Any, key: Any = None, *, since: Any = None, until: Any = None
+) -> list[Access]:
+    """Give the statements that showed a row; see :func:`sa_audit.reads`."""
+    return await session.run_sync(lambda sync: query.reads(sync, entity, key, since=since, until=until))
+
+
+async def readers(
+    session: AsyncSession, entity: Any, *, since: Any = None, until: Any = None, at_least: int = 1
+) -> list[Reader]:
+    """Give who read how many rows of an entity; see :func:`sa_audit.readers`."""
+    return await session.run_sync(lambda sync: query.readers(sync, entity, since=since, until=until, at_least=at_least))
+
+
 async def record(
     session: AsyncSession,
     action: str,
@@ -110,4 +124,16 @@ async def revert(session: AsyncSession, transaction_id: int, *, base: Any = None
     return await session.run_sync(lambda sync: query.revert(sync, transaction_id, base=base))
 
 
-__all__ = ["blame", "diff", "history", "reconcile", "record", "restore", "revert", "trail", "transaction"]
+__all__ = [
+    "blame",
+    "diff",
+    "history",
+    "readers",
+    "reads",
+    "reconcile",
+    "record",
+    "restore",
+    "revert",
+    "trail",
+    "transaction",
+]

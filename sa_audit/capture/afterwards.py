@@ -22,7 +22,7 @@ from ..model.policy import policy_of
 from . import clock
 from .context import Context, current_context
 from .identity import identity_text
-from .own_connection import own_transaction
+from .own_connection import own_transaction, writable
 from .recording import (
     Attempt,
     Recording,
@@ -114,6 +114,7 @@ def _after_rollback(connection: Connection) -> None:
     error = recording.error or sys.exc_info()[1]
     if not connection.invalidated and not connection.closed:
         connection.dialect.do_rollback(connection.connection)
+    connection = writable(connection)
     for one in kept:
         _write_alone(connection, one.target, one.context, one.write)
     for trail, group in _by_trail(attempts).items():

@@ -40,7 +40,7 @@ def record_engine(connection: Connection, trail: Trail, *, relaxed: bool = False
         relaxed: whether its commits need not wait for the disk, where the database can do that.
     """
     given = trail.configuration.record_engine
-    source: Engine = getattr(given, "sync_engine", given) or getattr(connection, "live", connection.engine)
+    source: Engine = getattr(given, "sync_engine", given) or connection.engine
     setting = backend_for(connection.dialect).relaxed_setting if relaxed else None
     if given is not None and setting is None:
         return source
@@ -74,6 +74,12 @@ def _disposed(engine: Engine) -> None:
     if not isinstance(engine, RecordEngine):
         for derived in list(engine.dialect.__dict__.get(_DERIVED, {}).values()):
             derived.dispose()
+
+
+def writable(connection: Connection) -> Connection:
+    """Give the view of a connection on which the library writes: one of the present, if it sees the past."""
+    present = getattr(connection, "present", None)
+    return present() if present is not None else connection
 
 
 @contextmanager

@@ -24,13 +24,14 @@ from ..capture.context import context
 from ..errors import AuditError
 from ..query import diff as query_diff
 from ..query import history as query_history
+from ..query import reads as query_reads
 from ..query import restore as query_restore
 from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
 from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
 from .models import Entity, Models, load_models, parse_key
-from .results import DiffResult, HistoryResult, LogResult, RestoreResult, Result, RowResult, RowsResult
+from .results import DiffResult, HistoryResult, LogResult, ReadsResult, RestoreResult, Result, RowResult, RowsResult
 from .settings import find_settings, open_engine
 from .templates import make_environment, template_path
 
@@ -159,6 +160,24 @@ def show(
             session, entity.target, identity, since=_when(since), until=_when(until), attribute=attribute
         )
     _print(HistoryResult(f"{entity.name} {key}", changes), json)
+
+
+@app.command()
+def reads(
+    model: Model,
+    key: Key,
+    since: Since = None,
+    until: Until = None,
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Show who looked at one row, oldest read first; for models with reads=True."""
+    with _opened(url, models) as place, orm.Session(place.engine) as session:
+        entity = place.models.entity(model)
+        identity = parse_key(entity, key)
+        found = query_reads(session, entity.target, identity, since=_when(since), until=_when(until))
+    _print(ReadsResult(f"{entity.name} {key}", found), json)
 
 
 @app.command()

@@ -78,6 +78,26 @@ class HistoryResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadsResult:
+    """Who looked at one row.  JSON: ``[read, ...]``, oldest first."""
+
+    title: str
+    reads: Sequence[Access]
+
+    def to_json(self) -> Any:
+        """Give it as JSON values."""
+        return [change_json(read) for read in self.reads]
+
+    def render(self) -> RenderableType:
+        """Give it for people."""
+        count = len(self.reads)
+        if not count:
+            return plain(f"{self.title}: no read is recorded")
+        title = plain(f"{self.title}: {count} read{'s' if count > 1 else ''}")
+        return _group(title, changes_table(self.reads, with_entity=False))
+
+
+@dataclass(frozen=True, slots=True)
 class DiffResult:
     """What differs between two moments.  JSON: ``{attribute: {"then": value, "now": value}}``."""
 

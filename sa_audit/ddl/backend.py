@@ -88,6 +88,9 @@ class Backend(Stages):
     relaxed_setting: ClassVar[str | None] = None
     """The statement by which a connection's commits no longer wait for the disk, or None where there is none."""
 
+    reads_while_others_write: ClassVar[bool] = True
+    """Whether a result that is not yet read to its end lets another connection commit."""
+
     def writes_alone(self, connection: Connection) -> bool:
         """Tell whether no other connection can write while this one's transaction is open."""
         return False

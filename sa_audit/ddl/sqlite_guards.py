@@ -113,6 +113,8 @@ class SQLiteGuards(Backend):
         finally:
             cursor.close()
 
+    reads_while_others_write = False
+
     def writes_alone(self, connection: Connection) -> bool:
         """A transaction that the driver has begun may hold the only write lock, or keep others from it."""
         return bool(getattr(connection.connection.driver_connection, "in_transaction", False))

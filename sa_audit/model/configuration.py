@@ -33,7 +33,8 @@ class AuditOptions:
 
     Args:
         capture: ``"session"`` (SQLAlchemy hooks) or ``"trigger"`` (the database; not in this release).
-        reads: record reads, too (not in this release).
+        reads: record reads, too: True or ``"durable"`` commits the record of a read before its rows are handed over,
+            ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
         subject: the column that says whose data a row is (not in this release).
         retention: how long the history is kept (not in this release).
@@ -62,7 +63,7 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
         if not isinstance(self.attempts, bool):
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
-        for name in ("reads", "subject", "retention", "partition"):
+        for name in ("subject", "retention", "partition"):
             if getattr(self, name):
                 raise ConfigurationError(
                     f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"

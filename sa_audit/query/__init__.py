@@ -3,6 +3,7 @@
 Imports model, ddl, privacy and capture only.
 """
 
+from .accesses import readers, reads
 from .change import Access, Change, Discrepancy, Event, Operation, Page, Reader, TransactionInfo, TransactionRecord
 from .history import blame, diff, history
 from .historyclass import history_class
@@ -25,6 +26,8 @@ __all__ = [
     "diff",
     "history",
     "history_class",
+    "readers",
+    "reads",
     "reconcile",
     "restore",
     "revert",

@@ -19,6 +19,7 @@ from .change import OPERATIONS, Access, Change, Event, Operation, Page, Transact
 from .cursor import Position, format_cursor, parse_cursor
 from .entity import mapper_of, root_of
 from .horizon import Horizon, horizon_of
+from .looks import look
 from .records import About, Kind, RecordPlace
 from .references import Filter, entries_at, first_entries, references
 from .rows import INFO, Source, info_of
@@ -28,6 +29,7 @@ from .window import parse_since, parse_until
 Entry = Change | Event | Access
 
 
+@look
 def trail(
     session: Session,
     *,
@@ -102,6 +104,7 @@ def trail(
     return _page(stretches, found, settled, limit, after)
 
 
+@look
 def transaction(session: Session, transaction_id: int, *, base: Any = None) -> TransactionRecord:
     """Give everything that one database transaction did, whatever its context was at each step.
 
