@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -245,8 +246,15 @@ def insert_rows(own: Connection, trail: Trail, entry: Entry, access: int, table:
     if not texts:
         return
     rows: Any = trail.access_row
-    fixed = {"audit_tx": entry.id, "audit_at": entry.recorded_at, "access_id": access, "table_name": table}
-    internal(own, sa.insert(rows), [{**fixed, "identity": text} for text in texts])
+    fixed = ("audit_tx", "audit_at", "access_id", "table_name")
+    source = sa.text(backend_for(own.dialect).texts_source).bindparams(sa.bindparam("texts", type_=sa.Text()))
+    values = sa.select(
+        *(sa.bindparam(f"the_{name}", type_=rows.c[name].type) for name in fixed), sa.literal_column("v.t")
+    ).select_from(source)
+    statement = sa.insert(rows).from_select([*fixed, "identity"], values, include_defaults=False)
+    parameters = (entry.id, entry.recorded_at, access, table)
+    known = {f"the_{name}": value for name, value in zip(fixed, parameters, strict=True)}
+    internal(own, statement, {**known, "texts": json.dumps(list(texts), ensure_ascii=False)})
 
 
 # -- streams ------------------------------------------------------------------------------------

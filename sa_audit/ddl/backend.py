@@ -88,6 +88,9 @@ class Backend(Stages):
     relaxed_setting: ClassVar[str | None] = None
     """The statement by which a connection's commits no longer wait for the disk, or None where there is none."""
 
+    texts_source: ClassVar[str]
+    """The FROM clause that gives the texts of a JSON array, the parameter ``texts``, as ``v.t``."""
+
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""
 

@@ -114,6 +114,7 @@ class SQLiteGuards(Backend):
             cursor.close()
 
     reads_while_others_write = False
+    texts_source = "(SELECT value AS t FROM json_each(:texts)) AS v"
 
     def writes_alone(self, connection: Connection) -> bool:
         """A transaction that the driver has begun may hold the only write lock, or keep others from it."""
