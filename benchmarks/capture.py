@@ -34,7 +34,8 @@ PEERS = {
 }
 """By side: the name, and what to install."""
 
-NAMES = {"sa_audit": "sa_audit"} | {side: name for side, (name, _) in PEERS.items()}
+OURS = {"sa_audit": "sa_audit", "trigger": "sa_audit, trigger capture"}
+NAMES = OURS | {side: name for side, (name, _) in PEERS.items()}
 
 COLUMNS = ["insert", "update", "delete", "one_row"]
 """The phases in the order of the tables."""
@@ -102,7 +103,7 @@ def ratios(measured: Rounds, versions: Mapping[str, str], statistic: Statistic) 
     """Return the lines of a table: each side's figures as multiples of plain SQLAlchemy's in its own environment."""
     lines = []
     for side, name in NAMES.items():
-        plain = measured.get("plain" if side == "sa_audit" else f"plain_{side}")
+        plain = measured.get("plain" if side in OURS else f"plain_{side}")
         if side in measured and plain is not None:
             figures = [ratio(statistic(measured[side][phase]), statistic(plain[phase])) for phase in COLUMNS]
             lines.append([f"{name} {versions[side]}", *figures])
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=4)
     options = parser.parse_args()
     failed: dict[str, str] = {}
-    sides = [("plain", "plain", sys.executable), ("sa_audit", "sa_audit", sys.executable)]
+    sides = [(side, side, sys.executable) for side in ("plain", *OURS)]
     if options.peers:
         sides += peer_sides(options.environments, failed)
     with workers(options.url, sides) as (running, unstarted):
@@ -160,7 +161,7 @@ def main() -> None:
         driver = sa.make_url(options.url).get_driver_name()
         print(f"{title}, {driver} {_driver_version(driver)}; {options.rows} rows, {options.repeat} rounds\n")
         print(report(measured, failed, versions))
-    if "sa_audit" in failed or "plain" in failed:
+    if {"plain", *OURS} & failed.keys():
         raise SystemExit(1)
 
 

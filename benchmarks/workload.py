@@ -215,11 +215,22 @@ def plain(url: str) -> Side:
 
 
 def audited(url: str) -> Side:
-    """`sa_audit`: the mixin, guards and all."""
+    """`sa_audit` with session capture: the mixin, guards and all."""
+    return _audited(url, "session")
+
+
+def captured(url: str) -> Side:
+    """`sa_audit` with trigger capture."""
+    return _audited(url, "trigger")
+
+
+def _audited(url: str, capture: str) -> Side:
     sa_audit = _import("sa_audit")
 
     class Base(DeclarativeBase):
         pass
+
+    sa_audit.configure(Base, capture=capture)
 
     class Account(sa_audit.Audited, AccountColumns, Base):  # type: ignore[misc,name-defined]
         __tablename__ = "account"
@@ -301,6 +312,7 @@ def audit_trail(url: str) -> Side:
 SIDES: dict[str, Callable[[str], Side]] = {
     "plain": plain,
     "sa_audit": audited,
+    "trigger": captured,
     "continuum": continuum,
     "history": history,
     "audit_trail": audit_trail,

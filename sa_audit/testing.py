@@ -15,8 +15,9 @@ from sqlalchemy.engine import Connection, Engine
 from .ddl import backend_for
 from .ddl.backend import noted_trails
 from .ddl.events import lifted, run, schemas_of
+from .ddl.objects import dropped, replacing
 from .errors import ConfigurationError
-from .model.history import Trail, known_trails
+from .model.history import AUDITED, AuditedTable, Trail, known_trails
 
 __all__ = ["unguarded"]
 
@@ -101,3 +102,7 @@ def _execute(connection: Connection, trail: Trail, table: sa.Table, *, lift: boo
         run(connection, backend.unguards(table, schemas, default))
     else:
         run(connection, backend.guards(table, trail, schemas, default))
+    audited = table.info.get(AUDITED)
+    if isinstance(audited, AuditedTable) and audited.by_trigger and _stands(connection, audited.table):
+        fixtures = [entry for entry in backend.capture(audited, schemas, default) if entry.fixture]
+        run(connection, dropped(fixtures) if lift else replacing(fixtures))

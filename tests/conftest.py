@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests import databases, servers
+from tests.captures import captured_by, default_capture
 from tests.databases import CAPABILITIES, Database, Server
 
 _run_directory = pytest.StashKey[Path | None]()
@@ -29,13 +30,36 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that asks for a database on all of them, or on those that its `only_on` mark names."""
+    """Run each test that asks for a database on all of them, or on those that its `only_on` mark names.
+
+    A test with the mark `both_captures` runs with session capture and, as a slow one unless `always=True`, with trigger
+    capture, if it has not the mark `session_capture` as well.
+    """
+    closest = metafunc.definition.get_closest_marker
+    alone = closest("session_capture")
+    both = closest("both_captures")
+    if both is not None and (alone is None or alone.kwargs):
+        slow = () if both.kwargs.get("always") else (pytest.mark.slow,)
+        metafunc.parametrize("capture", ["session", pytest.param("trigger", marks=slow)], indirect=True)
     if "database" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("only_on")
     every_server = metafunc.definition.get_closest_marker("every_server") is not None
     names = databases.parameters(every_server=every_server, only=mark.args if mark else ())
     metafunc.parametrize("database", names, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def capture(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Who writes the history of models that don't say so: "session", or "trigger"."""
+    mode: str = getattr(request, "param", default_capture())
+    alone = request.node.get_closest_marker("session_capture")
+    if alone is not None and not alone.kwargs:
+        mode = "session"
+    elif alone is not None and mode == "trigger" and alone.kwargs["on"] in str(request.node.callspec.params):
+        pytest.skip(alone.args[0])
+    with captured_by(mode):
+        yield mode
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ from ..model.history import AuditedTable, Trail
 from ..model.policy import policy_of
 from . import clock
 from .context import Context, current_context
+from .failing import fail_closed, missing_tables_named
 from .identity import identity_text
 from .own_connection import own_transaction, writable
 from .recording import (
     Attempt,
     Recording,
     claims_of,
-    fail_closed,
-    missing_tables_named,
+    make_entry,
     open_savepoints,
     present_recording,
     recording_on,
@@ -73,7 +73,9 @@ def write_durably(connection: Connection, audited: AuditedTable, write: Write, *
 def _write_within(connection: Connection, target: Target, write: Write) -> None:
     recording = recording_on(connection)
     with fail_closed(connection):
-        _write(connection, target, current_context(), write, recording)
+        entry = make_entry(connection, recording, target)
+        with missing_tables_named(connection, target):
+            write(connection, entry)
     recording.kept.append(Kept(target, current_context(), write, open_savepoints(connection)))
 
 

@@ -231,7 +231,7 @@ class _Frame:
     def inner(self, owner: ContextScope) -> _Frame:
         """Give the frame of a scope entered inside this one."""
         outer = self.context
-        merged = owner._alone if outer is _NOBODY else _merged(outer, owner._fields)
+        merged = owner._alone if outer is NOBODY else _merged(outer, owner._fields)
         return _Frame(outer if merged == outer else merged, owner, self)
 
     def without(self, owner: ContextScope) -> _Frame:
@@ -257,10 +257,11 @@ class _Frame:
         return frame
 
 
-_NOBODY: Final = Context()
+NOBODY: Final = Context()
+"""The context outside of any scope."""
 _state: Final[ContextVar[_Frame]] = ContextVar(
     "sa_audit.context",
-    default=_Frame(_NOBODY),  # noqa: B039 - frozen
+    default=_Frame(NOBODY),  # noqa: B039 - frozen
 )
 
 

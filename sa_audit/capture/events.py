@@ -17,8 +17,9 @@ from ..model.history import AuditedTable, Trail, audited_of, known_trails, trail
 from .afterwards import write_durably
 from .context import current_context, require
 from .context_value import frozen_extra, shown
+from .failing import fail_closed, missing_tables_named
 from .identity import root_of, row_of
-from .recording import fail_closed, make_entry, missing_tables_named, recording_on, target_of
+from .recording import make_entry, recording_on, target_of
 
 MAX_ACTION = 255
 OWN_ACTIONS = "sa_audit."

@@ -42,6 +42,12 @@ class Reached:
                 known.pop(key, None)
 
 
+def session_audited(table: sa.Table) -> AuditedTable | None:
+    """Give the audited side of a table that the session records; what a trigger records is left to it."""
+    audited = audited_of(table)
+    return None if audited is None or audited.by_trigger else audited
+
+
 def referring(table: sa.Table, event: str) -> Iterator[tuple[sa.ForeignKeyConstraint, str]]:
     """Iterate over the foreign keys to a table with an action on ``"delete"`` or ``"update"``."""
     cache = table.metadata.info.get(_REFERRING)
@@ -158,7 +164,7 @@ class _Search:
                 self._set(constraint, action, found)
 
     def _record_deleted(self, table: sa.Table, keys: list[Key]) -> None:
-        audited = audited_of(table)
+        audited = session_audited(table)
         if audited is not None:
             target = target_of(audited, self.options)
             write(self.connection, self.recording, target, Batch(deleted=keys), self.flush)
@@ -172,7 +178,7 @@ class _Search:
             return
         known.update(fresh)
         columns = {column.name for column in constraint.columns}
-        audited = audited_of(constraint.table)
+        audited = session_audited(constraint.table)
         if audited is not None:
             if columns & {column.name for column in audited.key}:
                 raise UnauditedWrite(

@@ -19,15 +19,16 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
-from ..ddl.backend import INTERNAL, backend_for, noted_trails
+from ..ddl.backend import INTERNAL, backend_for, is_supported, noted_trails
 from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
 from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, audited_of, known_trails
-from . import foreign_keys, inserts, parents, statements, unit_of_work
+from . import by_trigger, foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
+from .failing import fail_closed
 from .keys import links_by_key
-from .recording import begin_operation, fail_closed, present_recording, recording_on
+from .recording import begin_operation, present_recording, recording_on
 from .returned import is_returned
 from .same_table import holds_history, refuse_other_name
 from .text import refused_tables, written_tables
@@ -58,7 +59,7 @@ def _before_execute(
 ) -> tuple[Any, Any, Any]:
     """Take a DML statement on an audited table in hand; everything else passes as it came."""
     if isinstance(element, Compiled):
-        _refuse_compiled(connection, element)
+        _refuse_compiled(connection, element, options)
     write = _written(element)
     if write is None or INTERNAL in options:
         return element, multiparams, params
@@ -66,6 +67,10 @@ def _before_execute(
     audited = audited_target(write) or late_secondary(write.table)
     if audited is None:
         refuse_other_name(connection, write.table)
+        return _begin_parent(connection, element, write, rows, options), multiparams, params
+    if audited.by_trigger:
+        with fail_closed(connection):
+            by_trigger.admit_write(connection, audited, options)
         return _begin_parent(connection, element, write, rows, options), multiparams, params
     flush = unit_of_work.current_flush()
     if flush is not None and "compiled_cache" not in options and not _removes_links(audited, element, rows):
@@ -89,16 +94,18 @@ def _removes_links(audited: AuditedTable, element: Any, rows: list[Any]) -> bool
     )
 
 
-def _refuse_compiled(connection: Connection, element: Compiled) -> None:
+def _refuse_compiled(connection: Connection, element: Compiled, options: Any) -> None:
     """Refuse DML that was compiled before it is executed: it can't be narrowed to the rows that were read."""
     write = _written(element.statement)
     audited = audited_target(write) if write is not None else None
-    if audited is not None:
+    if audited is not None and audited.by_trigger:
+        by_trigger.admit_write(connection, audited, options)
+    elif audited is not None:
         raise UnauditedWrite(
             f"a compiled {type(write).__name__.lower()} on {audited.table.fullname} can't be recorded: "
             "execute the statement itself"
         )
-    if write is not None:
+    elif write is not None:
         refuse_other_name(connection, write.table)
 
 
@@ -125,7 +132,7 @@ def _begin_parent(connection: Connection, element: Any, write: Any, rows: list[A
     if parent is None:
         return element
     with fail_closed(connection):
-        for audited in map(audited_of, foreign_keys.closure(parent.table)):
+        for audited in map(foreign_keys.session_audited, foreign_keys.closure(parent.table)):
             if audited is not None:
                 unit_of_work.record_so_far(connection, audited)
         return _replace(element, write, parents.begin(connection, parent, write, rows, options))
@@ -205,7 +212,7 @@ def _after_execute(
 def _refuse_replaced(element: UpdateBase) -> None:
     """Refuse a statement that was not the one to be recorded when it came by before it was executed."""
     audited = audited_target(element)
-    if audited is not None:
+    if audited is not None and not audited.by_trigger:
         raise UnauditedWrite(
             f"a before_execute listener replaced the {element.__visit_name__} on {audited.table.fullname} "
             "after it had been read, so what it changed is not known: change statements in before_cursor_execute, or "
@@ -227,6 +234,10 @@ def _take(pending: list[Any], element: Any) -> Any:
 def _handle_error(context: Any) -> None:
     """Take back what was recorded before a statement that then failed."""
     connection = context.connection
+    execution = context.execution_context
+    if connection is not None and execution is not None and not context.is_disconnect:
+        written = _written(execution.compiled.statement) if execution.compiled is not None else None
+        by_trigger.name_missing(connection, written, context.original_exception)
     recording = present_recording(connection) if connection is not None else None
     if recording is None or not recording.pending or context.is_disconnect:
         return
@@ -253,7 +264,7 @@ def _do_orm_execute(state: ORMExecuteState) -> Any:
     if not isinstance(element, Insert) or not element._returning:
         return None
     audited = audited_target(element)
-    if audited is None:
+    if audited is None or audited.by_trigger:
         return None
     added: list[Any] = [column for column in audited.key if not is_returned(element, column)]
     if any(updates(clause) for clause in upsert_clauses(element)):
@@ -271,8 +282,10 @@ def _before_cursor_execute(
 ) -> tuple[str, Any]:
     """Refuse textual DML on audited tables, and DML that hides inside another statement; change nothing."""
     compiled = context.compiled if context is not None else None
-    if compiled is None or _CLEAN not in compiled.__dict__:
-        _check_text(connection, sql, context, compiled)
+    if context is None or INTERNAL not in context.execution_options:
+        by_trigger.tell(connection, sql, context)
+        if compiled is None or _CLEAN not in compiled.__dict__:
+            _check_text(connection, sql, context, compiled)
     return sql, parameters
 
 
@@ -281,8 +294,6 @@ def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -
 
     (The driver may be called once for each of many rows.)
     """
-    if context is not None and INTERNAL in context.execution_options:
-        return
     if compiled is not None and not isinstance(compiled.statement, TextClause | TextualSelect | sa.DDL):
         if context.isddl:
             return
@@ -293,7 +304,8 @@ def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -
             if not hidden:
                 compiled.__dict__[_CLEAN] = True
             return
-    for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect)):
+    truncate = is_supported(connection.dialect) and backend_for(connection.dialect).records_truncate
+    for audited in refused_tables(sql, known_trails(), noted_trails(connection.dialect), truncate=truncate):
         if holds_history(connection, audited):
             raise UnauditedWrite(
                 f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "
@@ -312,6 +324,8 @@ def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:
 
 def _refuse_hidden(element: UpdateBase) -> None:
     audited = audited_target(element)
+    if audited is not None and audited.by_trigger:
+        return
     if audited is not None or parents.parent_of(element) is not None:
         table = audited.table if audited is not None else element.table
         raise UnauditedWrite(

@@ -13,7 +13,7 @@ from sqlalchemy.sql.dml import Delete, Update
 
 from ..ddl.backend import Key, Target
 from ..errors import UnauditedWrite
-from ..model.history import RecordedColumn, Trail, audited_of, trail_of
+from ..model.history import RecordedColumn, Trail, trail_of
 from . import bulk, foreign_keys
 from .criteria import effective_criteria, read_keys, set_columns, with_parameters
 from .keys import keys_by_equality
@@ -42,7 +42,7 @@ def parent_of(element: Any) -> Parent | None:
     if trail is None:
         return None
     plain = next((known for known in trail.metadata.tables.values() if is_table(table, known)), None)
-    if plain is None or not any(audited_of(child) for child in foreign_keys.closure(plain)):
+    if plain is None or not any(foreign_keys.session_audited(child) for child in foreign_keys.closure(plain)):
         return None
     return Parent(plain, trail)
 

@@ -10,19 +10,18 @@ import contextvars
 import json
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RootTransaction
-from sqlalchemy.exc import DBAPIError
 
 from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target, backend_for, note_trail
-from ..errors import CaptureMissing, UnauditedWrite
+from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import clock
 from .context import Context, current_context, require
+from .failing import missing_tables_named
 
 STATE: Final = "sa_audit.recording"
 CHUNK: Final = 5000
@@ -52,6 +51,14 @@ class Attempt:
     target: Target
     context: Context
     rows: dict[Key, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Told:
+    """What the database was told of who writes, and the savepoints in which that was and that are still open."""
+
+    context: Context
+    savepoints: list[str]
 
 
 _operation: contextvars.ContextVar[object | None] = contextvars.ContextVar("sa_audit_operation", default=None)
@@ -85,6 +92,9 @@ class Recording:
     locked: bool = False
     changed: bool = False
     pending: list[Any] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    told_to: list[Target] = field(default_factory=list)
+    token: str = ""
     bulk: BulkOperation | None = None
     kept: list[Any] = field(default_factory=list)
     attempts: dict[AuditedTable, Attempt] = field(default_factory=dict)
@@ -126,16 +136,25 @@ class Recording:
         """Give the transaction's first entry in a place."""
         return next((known.entry for known in self.entries if known.place == place), None)
 
+    def opened(self, entry: OpenEntry) -> None:
+        """Keep a new entry, which the database is told of with the next statement, for its triggers to go on from."""
+        self.entries.append(entry)
+        self.told.clear()
+
     def rolled_back(self, name: str) -> None:
         """Forget entries that were born inside a savepoint that is gone."""
         self.entries = [known for known in self.entries if name not in known.savepoints]
+        if self.backend.told_rolls_back:
+            self.told = [known for known in self.told if name not in known.savepoints]
+        else:
+            self.told.clear()
         self.changed = False  # the locks taken inside it may be gone, too
 
     def released(self, name: str) -> None:
         """Hand entries of a released savepoint to what encloses it."""
-        for known in self.entries:
-            if name in known.savepoints:
-                known.savepoints.remove(name)
+        for savepoints in (known.savepoints for held in (self.entries, self.told) for known in held):
+            if name in savepoints:
+                savepoints.remove(name)
 
 
 def recording_on(connection: Connection) -> Recording:
@@ -277,11 +296,11 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
         flush=flush,
         entry=entry,
         claims=claims_of(context),
-        first=recording.first(place),
+        first=recording.first(place) or _told_first(connection, recording, target),
         now=clock.now(),
     )
     if recorded.entry is not None and entry is None:
-        recording.entries.append(OpenEntry(place, context, recorded.entry, open_savepoints(connection)))
+        recording.opened(OpenEntry(place, context, recorded.entry, open_savepoints(connection)))
     if recorded.entry is not None:
         note_trail(connection.dialect, target.trail)
     refuse_equal_keys(target.audited, recorded.others - len(batch.images) - len(batch.deleted))
@@ -317,12 +336,18 @@ def make_entry(connection: Connection, recording: Recording, target: Target) -> 
     entry = recording.find(place, context)
     if entry is None:
         with missing_tables_named(connection, target):
-            entry = recording.backend.insert_entry(
-                connection, target, claims_of(context), recording.first(place), clock.now()
-            )
-        recording.entries.append(OpenEntry(place, context, entry, open_savepoints(connection)))
+            first = recording.first(place) or _told_first(connection, recording, target)
+            entry = recording.backend.insert_entry(connection, target, claims_of(context), first, clock.now())
+        recording.opened(OpenEntry(place, context, entry, open_savepoints(connection)))
     note_trail(connection.dialect, target.trail)
     return entry
+
+
+def _told_first(connection: Connection, recording: Recording, target: Target) -> Entry | None:
+    """Give the transaction's first entry where a trigger has opened it, of a table that triggers record."""
+    if not recording.told_to:
+        return None
+    return recording.backend.told_first(connection, target, recording.token)
 
 
 def claims_of(context: Context) -> dict[str, Any]:
@@ -359,60 +384,3 @@ def read_images(connection: Connection, recording: Recording, target: Target, ke
             refuse_equal_keys(target.audited, len(rows) - len(chunk))
             images |= chunk
     return images
-
-
-@contextmanager
-def missing_tables_named(connection: Connection, target: Target) -> Iterator[None]:
-    """Turn a database error into :class:`CaptureMissing` where it comes from a trail that is not there."""
-    try:
-        yield
-    except DBAPIError as error:
-        abandon(connection)
-        missing = None if error.connection_invalidated else _missing_table(connection, target)
-        if missing is None:
-            raise
-        raise CaptureMissing(
-            f"the database has no table {missing}, so changes of {target.audited.table.fullname} can't be recorded: "
-            "create it with metadata.create_all() or a migration"
-        ) from error
-
-
-def _missing_table(connection: Connection, target: Target) -> str | None:
-    """Look for the trail's tables through the driver, since the connection's transaction has ended."""
-    backend = backend_for(connection.dialect)
-    fairy = connection.connection
-    for table in (target.trail.transaction, target.audited.history, *target.trail.records):
-        cursor = fairy.cursor()
-        try:
-            name = backend.table_name(table, target.schemas).replace("\\:", ":")
-            cursor.execute(f"SELECT 1 FROM {name} WHERE 1 = 0")
-        except connection.dialect.loaded_dbapi.Error:
-            return table.fullname
-        finally:
-            cursor.close()
-            fairy.rollback()
-    return None
-
-
-def abandon(connection: Connection) -> None:
-    """Roll the root transaction back, so that catching the error can't keep a change without its record.
-
-    The transaction stays on the connection, inactive: its owner can only roll it back, and without a warning that it
-    is gone already; whoever goes on, or commits, is told.
-    """
-    root = connection.get_transaction()
-    if root is not None and root.is_active:
-        try:
-            root._connection_rollback_impl()
-        finally:
-            root.is_active = False
-
-
-@contextmanager
-def fail_closed(connection: Connection) -> Iterator[None]:
-    """Run what records; if it fails, the change goes with it."""
-    try:
-        yield
-    except BaseException:
-        abandon(connection)
-        raise

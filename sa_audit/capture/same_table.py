@@ -32,7 +32,7 @@ def refuse_other_name(connection: Connection, table: Any) -> None:
         for audited in list(trail.audited.values()):
             if audited.table.name != name or not _same_schema(connection, audited.table.schema, schema):
                 continue
-            if audited.table is not table and holds_history(connection, audited):
+            if audited.table is not table and not audited.by_trigger and holds_history(connection, audited):
                 raise UnauditedWrite(
                     f"a write to {name!r} by another object than the audited table would not be recorded: "
                     "use the model, or its __table__"

@@ -18,7 +18,8 @@ from ..ddl.backend import OWN, Batch, Target
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import foreign_keys
-from .recording import Recording, abandon, admit, target_of, write
+from .failing import abandon
+from .recording import Recording, admit, target_of, write
 from .returned import buffered_rows
 
 

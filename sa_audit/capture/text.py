@@ -18,6 +18,7 @@ from ..model.history import AuditedTable, Trail
 _VERB: Final = re.compile(
     r"\b(?:insert|update|delete|replace|merge|truncate|copy|load|call|do|execute)\b", re.IGNORECASE
 )
+_TRUNCATE: Final = re.compile(r"\btruncate\b", re.IGNORECASE)
 _COMMON: Final = r"/\*(?!M?!).*?\*/|/\*M?!\d*|\*/|\$\w*\$"
 _STANDARD: Final = re.compile(
     rf"--[^\n]*|{_COMMON}|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\[[^\]\n]+\]|[^\W\d][\w$]*|[^\s\w]",
@@ -119,13 +120,50 @@ def _names(verb: str, words: list[str], start: int) -> Iterator[str]:
             yield word.strip("'\"`[]").replace('""', '"').replace("``", "`").replace("''", "'")
 
 
-def refused_tables(sql: str, trails: Iterable[Trail], here: Iterable[Trail]) -> list[AuditedTable]:
-    """Give the audited tables that a text may write, as far as their configuration refuses that.
+_CONTROLS: Final = re.compile(
+    r"\s*(?:begin|commit|rollback|savepoint|release|start\s+transaction|set|reset|show|pragma|use|xa)\b", re.IGNORECASE
+)
+
+
+_ENDS_TRANSACTION: Final = re.compile(r"\s*(?:begin|commit|rollback|start\s+transaction|xa)\b", re.IGNORECASE)
+
+
+def ends_transaction(sql: str) -> bool:
+    """Tell a text that ends a transaction, or begins another, past the connection's own methods."""
+    return _ENDS_TRANSACTION.match(sql) is not None
+
+
+def controls_only(sql: str) -> bool:
+    """Tell a text that begins or ends a transaction, or reads or changes a setting, and does nothing else."""
+    return _CONTROLS.match(sql) is not None and ";" not in sql.rstrip().rstrip(";")
+
+
+def may_write(sql: str) -> bool:
+    """Tell whether a word for writing is in a text."""
+    return _VERB.search(sql) is not None
+
+
+def truncates(sql: str) -> bool:
+    """Tell whether a text may empty a table past its triggers."""
+    return _TRUNCATE.search(sql) is not None
+
+
+def named_tables(sql: str, tables: Iterable[AuditedTable]) -> list[AuditedTable]:
+    """Give those of some tables that a text may write."""
+    names = written_tables(sql)
+    return [audited for audited in tables if audited.table.name.lower() in names] if names else []
+
+
+def refused_tables(
+    sql: str, trails: Iterable[Trail], here: Iterable[Trail], *, truncate: bool = True
+) -> list[AuditedTable]:
+    """Give the audited tables that a text may write, as far as that would not be recorded and is not allowed.
 
     Args:
         sql: the text.
         trails: all trails of the process.
         here: those known to stand in the statement's database; for a name that they audit, only they count.
+        truncate: whether triggers record TRUNCATE in this database.
 
     Raises:
         UnauditedWrite: if that can't be told, since the models are not finished.
@@ -140,7 +178,12 @@ def refused_tables(sql: str, trails: Iterable[Trail], here: Iterable[Trail]) -> 
     mine = _named(names, here)
     settled = {audited.table.name.lower() for audited in mine}
     found = mine + _named(names - settled, trails)
-    return [audited for audited in found if audited.trail.configuration.text_dml != "allow"]
+    past_triggers = not truncate and truncates(sql)
+    return [
+        audited
+        for audited in found
+        if audited.trail.configuration.text_dml != "allow" and (past_triggers or not audited.by_trigger)
+    ]
 
 
 def _find_secondaries(trail: Trail, names: frozenset[str]) -> None:

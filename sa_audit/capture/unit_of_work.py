@@ -24,11 +24,11 @@ from ..ddl.backend import Batch, Image, Key, Target
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import foreign_keys
+from .failing import fail_closed
 from .keys import inserted_keys, labelled_keys, moved_keys
 from .recording import (
     Recording,
     admit,
-    fail_closed,
     lock_writer,
     read_images,
     target_of,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
@@ -72,6 +72,71 @@ class Backend(Stages):
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give statements that remove it again, after the last table of the trail was dropped."""
         return [text for entry in self.shared_objects(trail, schemas, default_schema) for text in entry.drop]
+
+    # -- trigger capture -----------------------------------------------------------
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give what all captured tables of a trail use; it is made before their guards."""
+        return []
+
+    @abstractmethod
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give what records one table: made when the table and its history are there."""
+
+    @abstractmethod
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Give the trigger or table that recording needs and the database lacks, such as "table t"; or None."""
+
+    def capture_is_late(self, connection: Connection, audited: AuditedTable, schemas: SchemaMap) -> bool:
+        """Tell whether triggers of others would come before those that record a table, which is there."""
+        return False
+
+    def can_be_told(self, connection: Connection, target: Target) -> bool:
+        """Tell whether the database has what is needed to say who writes; asked once a transaction."""
+        return True
+
+    @abstractmethod
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        firsts: Sequence[Entry | None],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        """Tell the database who writes from here on, and why, until the transaction ends.
+
+        Args:
+            connection: the connection.
+            targets: one captured table of each trail in the database.
+            firsts: for each of them the transaction's first entry, where the session has written one.
+            claims: what the application says: the keys of :data:`CLAIMS`.
+            token: names the transaction, for databases that can't tell theirs apart.
+            now: the process clock, for databases without a clock in microseconds.
+        """
+
+    def told_first(self, connection: Connection, target: Target, token: str) -> Entry | None:
+        """Give the first entry of a transaction that was told of, if a trigger has opened it.
+
+        None also where the database ties the entries of a transaction by itself.
+        """
+        return None
+
+    def hush(self, connection: Connection, targets: Sequence[Target]) -> None:
+        """Take back what was told, before the transaction ends; where the database does not do so by itself."""
+
+    tells_always: ClassVar[bool] = False
+    """Whether a transaction is told apart from the next only by what the session says, be it nothing."""
+
+    told_rolls_back: ClassVar[bool] = True
+    """Whether what was told inside a savepoint goes with it."""
+
+    selects_write: ClassVar[bool] = True
+    """Whether a SELECT can call a function that writes."""
+
+    records_truncate: ClassVar[bool] = True
+    """Whether a trigger sees TRUNCATE."""
 
     # -- state of a connection -----------------------------------------------------
 
@@ -245,6 +310,11 @@ def noted_trails(dialect: Dialect) -> list[Trail]:
     return list(dialect.__dict__.get(_NOTED, ()))
 
 
+def is_supported(dialect: Dialect) -> bool:
+    """Tell whether there is a backend for a dialect."""
+    return dialect.name in ("postgresql", "sqlite") or bool(getattr(dialect, "is_mariadb", False))
+
+
 def backend_for(dialect: Dialect) -> Backend:
     """Give the backend of a dialect; kept on the dialect itself.
 
@@ -295,6 +365,7 @@ __all__ = [
     "backend_for",
     "claim_parameters",
     "internal",
+    "is_supported",
     "moment_parameter",
     "note_trail",
     "noted_trails",

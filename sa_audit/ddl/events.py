@@ -20,6 +20,7 @@ from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
 from ..model.records import ACCESS, EVENT
 from ..model.tables import TRAIL_TABLE
 from .backend import INTERNAL, SchemaMap, backend_for, note_trail
+from .objects import dropped, replacing
 
 lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.ContextVar(
     "sa_audit_lifted", default=("", frozenset())
@@ -62,15 +63,33 @@ def _before_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 def _after_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
     kind = table.info.get(TRAIL_TABLE)
     trail = _trail_of_table(table) if kind else None
-    if trail is None:
-        return
-    trail.used = True
-    note_trail(connection.dialect, trail)
-    backend = backend_for(connection.dialect)
-    run(connection, backend.guards(table, trail, schemas_of(connection), connection.dialect.default_schema_name))
     audited = table.info.get(AUDITED)
-    if kind == "history" and isinstance(audited, AuditedTable):
-        _note_columns(connection, audited)
+    captured = audited if isinstance(audited, AuditedTable) and audited.by_trigger else None
+    backend = backend_for(connection.dialect) if trail is not None or captured is not None else None
+    if backend is None:
+        return
+    where = (schemas_of(connection), connection.dialect.default_schema_name)
+    if trail is not None:
+        trail.used = True
+        note_trail(connection.dialect, trail)
+        if captured is not None:
+            run(connection, replacing(backend.capture_shared(trail, *where)))
+        run(connection, backend.guards(table, trail, *where))
+        if kind == "history" and isinstance(audited, AuditedTable):
+            _note_columns(connection, audited)
+    if captured is not None:
+        _install_capture(connection, captured)
+
+
+def _install_capture(connection: Connection, audited: AuditedTable) -> None:
+    """Install what records a table, when the second of the two is made: the table, or its history."""
+    schemas = schemas_of(connection)
+    for table in (audited.table, audited.history):
+        schema = schemas.get(table.schema, table.schema)
+        if not connection.dialect.has_table(connection, table.name, schema=schema):
+            return
+    objects = backend_for(connection.dialect).capture(audited, schemas, connection.dialect.default_schema_name)
+    run(connection, replacing(objects))
 
 
 def _note_columns(connection: Connection, audited: AuditedTable) -> None:
@@ -106,6 +125,10 @@ def _before_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any
 def _after_create_all(metadata: sa.MetaData, connection: Connection, **_kw: Any) -> None:
     for table in connection.info.pop(_LATE, ()):
         table.create(connection, checkfirst=True)
+    trail = trail_of(metadata)
+    for audited in trail.captured() if trail is not None else ():
+        if backend_for(connection.dialect).capture_is_late(connection, audited, schemas_of(connection)):
+            _install_capture(connection, audited)
 
 
 @event.listens_for(sa.MetaData, "before_drop")
@@ -118,7 +141,13 @@ def _before_drop_all(metadata: sa.MetaData, connection: Connection, tables: Any 
 
 @event.listens_for(sa.Table, "before_drop")
 def _before_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
+    """Take what records a table away with the first of the two, since it would fail without the other."""
     _refuse_to_drop(table, connection)
+    audited = table.info.get(AUDITED)
+    if isinstance(audited, AuditedTable) and audited.by_trigger and table in (audited.table, audited.history):
+        backend = backend_for(connection.dialect)
+        objects = backend.capture(audited, schemas_of(connection), connection.dialect.default_schema_name)
+        run(connection, dropped(objects))
 
 
 @event.listens_for(sa.Table, "after_drop")

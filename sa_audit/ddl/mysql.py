@@ -28,10 +28,10 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .mysql_guards import MariaDBGuards
+from .mysql_capture import MariaDBCapture
 
 
-class MariaDB(MariaDBGuards):
+class MariaDB(MariaDBCapture):
     """MariaDB 10.10 and later, InnoDB tables."""
 
     name = "mariadb"
@@ -59,14 +59,6 @@ class MariaDB(MariaDBGuards):
     def staged_columns(self, audited: AuditedTable, alias: str) -> list[str]:
         """Keep each recorded column as text."""
         return [self._text(column, alias) for column in audited.columns]
-
-    def _text(self, column: RecordedColumn, alias: str) -> str:
-        """Give an image as a text whose type JSON_ARRAY takes for a string, whatever is in it."""
-        return f"CONVERT({self._image(column, alias)} USING utf8mb4)"
-
-    def _image(self, column: RecordedColumn, alias: str) -> str:
-        text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
-        return f"SHA2({text}, 256)" if column.masked else text
 
     # -- recording -------------------------------------------------------------------
 
@@ -195,7 +187,7 @@ class MariaDB(MariaDBGuards):
         ``single``: the texts of the one image are the parameters ``o0..``, which takes less than a JSON_TABLE.
         """
         audited = target.audited
-        members = ", ".join(self._members(audited, ":o" if single else "v.o")) or "''"
+        members = ", ".join(self.members(audited, ":o" if single else "v.o")) or "''"
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         source = self._single_row(target) if single else self._document_rows(connection, target)
         return (
@@ -242,21 +234,6 @@ class MariaDB(MariaDBGuards):
         ]
         return " AND ".join(same) or "TRUE"
 
-    def _members(self, audited: AuditedTable, image: str = "v.o") -> list[str]:
-        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
-        keys = {column.name for column in audited.key}
-        members = []
-        for i, column in enumerate(audited.columns):
-            if column.name in keys:
-                continue
-            old = f"{image}{i}"
-            value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
-            members.append(
-                f"IF(BINARY {old} <=> BINARY {self._text(column, 't')}, '', "
-                f"CONCAT({self.json_key(column.name)}, {value}))"
-            )
-        return members
-
     # -- many rows -------------------------------------------------------------------
 
     def create_stage(self, target: Target, name: str) -> list[str]:
@@ -276,7 +253,7 @@ class MariaDB(MariaDBGuards):
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
         audited = target.audited
-        members = ", ".join(self._members(audited)) or "''"
+        members = ", ".join(self.members(audited)) or "''"
         match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", c.{self.quote(column.name)}" for column in audited.recorded)
@@ -313,17 +290,6 @@ class MariaDB(MariaDBGuards):
         )
         rows = internal(connection, statement, {"schema": schema, "name": table.name})
         return {row[0]: row[1] for row in rows}
-
-
-def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
-    """Give the SQL that turns a column into text that says its value exactly."""
-    if isinstance(type_, sa.LargeBinary | mysql.BINARY | mysql.VARBINARY):
-        return f"HEX({column})"
-    if isinstance(type_, mysql.BIT):
-        return f"CAST({column} + 0 AS CHAR)"
-    if isinstance(type_, sa.Float) and not isinstance(type_, mysql.DOUBLE):
-        return f"CAST({column} + 0e0 AS CHAR)"
-    return f"CAST({column} AS CHAR)"
 
 
 def _entry_text(sql: str) -> Any:

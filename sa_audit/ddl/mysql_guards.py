@@ -96,7 +96,8 @@ class MariaDBGuards(Backend):
 
     def _beside(self, trail: Trail, schemas: SchemaMap, name: str) -> str:
         schema = schemas.get(trail.transaction.schema, trail.transaction.schema)
-        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
+        prefix = f"{self.quote(schema)}." if schema else ""
+        return f"{prefix}{self.quote(name)}" if name else prefix
 
     def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
         epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)

@@ -6,10 +6,11 @@ compare the definition with what the live database holds.  Imports nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["sequence", "function", "table", "trigger"]
+Kind = Literal["sequence", "function", "procedure", "table", "trigger"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class TrailObject:
         drop: the statements that drop it.
         definition: what it does, in a form that is the same when read from the catalog; never run.
         shared: whether others than this MetaData's trail may use it, so that a downgrade leaves it.
+        fixture: whether :func:`sa_audit.testing.unguarded` lifts it, since it records what only fixtures do.
     """
 
     kind: Kind
@@ -35,6 +37,7 @@ class TrailObject:
     drop: tuple[str, ...]
     definition: str
     shared: bool = False
+    fixture: bool = False
 
     @property
     def place(self) -> tuple[str, str | None, str | None, str]:
@@ -47,9 +50,23 @@ class TrailObject:
         return ".".join(part for part in (self.schema, self.table, self.name) if part)
 
 
-def statements(objects: list[TrailObject]) -> list[str]:
+def statements(objects: Iterable[TrailObject]) -> list[str]:
     """Give the statements that create objects, in order."""
     return [statement for entry in objects for statement in entry.create]
+
+
+def replacing(objects: Iterable[TrailObject]) -> list[str]:
+    """Give the statements that create objects, in order, where some may be there already."""
+    return [
+        statement
+        for entry in objects
+        for statement in ((*entry.drop, *entry.create) if entry.kind == "trigger" else entry.create)
+    ]
+
+
+def dropped(objects: Iterable[TrailObject]) -> list[str]:
+    """Give the statements that drop objects, the last made first."""
+    return [statement for entry in reversed(list(objects)) for statement in entry.drop]
 
 
 def spoken(text: str) -> str:

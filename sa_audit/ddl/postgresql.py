@@ -27,19 +27,14 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .postgresql_guards import PostgreSQLGuards
-
-# Types whose text no setting changes, or that text_form() spells itself.
-EXACT_TEXT = (
-    *(sa.Integer, sa.Numeric, sa.Boolean, sa.String, sa.Uuid, sa.LargeBinary, sa.JSON),
-    *(sa.DateTime, sa.Date, sa.Time, sa.Interval, pg.INTERVAL, pg.BIT),
-)
+from .postgresql_capture import PostgreSQLCapture
+from .postgresql_types import text_form
 
 MAX_JSONB = 64_000_000
 """Length of images up to which they are sent as jsonb, which finds members three times as fast, and ends at 256 MB."""
 
 
-class PostgreSQL(PostgreSQLGuards):
+class PostgreSQL(PostgreSQLCapture):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
@@ -60,21 +55,10 @@ class PostgreSQL(PostgreSQLGuards):
         """Pin what would make a float's text lossy, or that of dates inside arrays and the like ambiguous."""
         memo, cache_key = audited.memo, (self, "settings")
         if cache_key not in memo:
-            memo[cache_key] = self._settings([self.database_type(column.source.type) for column in audited.columns])
-        pinned: str | None = memo[cache_key]
-        return pinned
-
-    def _settings(self, types: list[sa.types.TypeEngine[Any]]) -> str | None:
-        others = [type_ for type_ in types if is_float(type_) or not isinstance(type_, EXACT_TEXT)]
-        pinned = []
-        if others:
-            pinned.append("pg_catalog.set_config('extra_float_digits', '3', true)")
-        if not all(is_float(type_) for type_ in others):
-            pinned += [
-                "pg_catalog.set_config('DateStyle', 'ISO', true)",
-                "pg_catalog.set_config('IntervalStyle', 'postgres', true)",
-            ]
-        return " || ".join(pinned) or None
+            pinned = (f"pg_catalog.set_config('{k}', {v}, true)" for k, v in self.settings(audited).items())
+            memo[cache_key] = " || ".join(pinned) or None
+        expression: str | None = memo[cache_key]
+        return expression
 
     def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
         """Read the recorded columns as texts in one JSON array."""
@@ -291,31 +275,3 @@ def changed_rows(backend: PostgreSQL, audited: AuditedTable, columns: str, image
         f"{columns} FROM {images} "
         f"CROSS JOIN LATERAL (SELECT {' || '.join(members)} AS b OFFSET 0) AS d WHERE d.b <> '')"
     )
-
-
-def is_float(type_: sa.types.TypeEngine[Any]) -> bool:
-    """Tell floats from exact numbers; in SQLAlchemy 2.0 each is a kind of the other, or a driver's own."""
-    return isinstance(type_, sa.Float) or type_.__visit_name__ == "float"
-
-
-def text_form(type_: sa.types.TypeEngine[Any], column: str) -> str:
-    """Give the SQL that turns a column into text that no session setting changes and CAST can read.
-
-    Types of other types (arrays, ranges) are the exception: :meth:`PostgreSQL.settings_expression` pins those.
-    """
-    if isinstance(type_, sa.DateTime):
-        if type_.timezone:
-            utc = f"(pg_catalog.to_jsonb({column} AT TIME ZONE 'UTC') #>> '{{}}') || 'Z'"
-            return f"CASE WHEN isfinite({column}) THEN {utc} ELSE CAST({column} AS text) END"
-        return f"(pg_catalog.to_jsonb({column}) #>> '{{}}')"
-    if isinstance(type_, sa.Date):
-        return f"(pg_catalog.to_jsonb({column}) #>> '{{}}')"
-    if isinstance(type_, sa.Interval | pg.INTERVAL):
-        return (
-            f"((EXTRACT(YEAR FROM {column}) * 12 + EXTRACT(MONTH FROM {column})) || ' months ' || "
-            f"EXTRACT(DAY FROM {column}) || ' days ' || (EXTRACT(HOUR FROM {column}) * 3600 + "
-            f"EXTRACT(MINUTE FROM {column}) * 60 + EXTRACT(SECOND FROM {column})) || ' seconds')"
-        )
-    if isinstance(type_, sa.LargeBinary):
-        return f"('\\x' || pg_catalog.encode({column}, 'hex'))"
-    return f"CAST({column} AS text)"

@@ -33,8 +33,9 @@ AS $sa_audit$
 BEGIN
     NEW.db_txid := {XID};
     NEW.db_user := SESSION_USER;
-    NEW.db_role := CURRENT_USER;
+    NEW.db_role := CASE current_setting('role') WHEN 'none' THEN SESSION_USER ELSE current_setting('role') END;
     NEW.db_addr := host(inet_client_addr());
+    NEW.db_application := nullif(current_setting('application_name'), '');
     NEW.first_id := NULL;
     NEW.recorded_at := clock_timestamp();
     SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
@@ -77,11 +78,12 @@ END
 $sa_audit$"""
 
 
-def drop_unused(function: str) -> str:
-    """Give the block that drops a function, but for one that triggers still use."""
+def drop_unused(*functions: str) -> str:
+    """Give the block that drops functions, all of them or, where triggers still use one, none."""
+    drops = "\n".join(f"    DROP FUNCTION IF EXISTS {function};" for function in functions)
     return f"""DO $sa_audit$
 BEGIN
-    DROP FUNCTION IF EXISTS {function};
+{drops}
 EXCEPTION
     WHEN dependent_objects_still_exist THEN
         NULL; -- the trail of another MetaData stands in this schema, too
@@ -91,9 +93,10 @@ $sa_audit$"""
 
 def function_definition(text: str) -> str:
     """Give what is compared of a function, from the text that creates it; the body is stored as it is sent."""
-    _head, body, _tail = text.split("$sa_audit$")
-    security = "definer" if "SECURITY DEFINER" in _head else "invoker"
-    return catalog_definition(body, security, ["search_path=pg_catalog, pg_temp"])
+    head, body, _tail = text.split("$sa_audit$")
+    security = "definer" if "SECURITY DEFINER" in head else "invoker"
+    pairs = [line.removeprefix("SET ").split(" = ") for line in head.split("\n") if line.startswith("SET ")]
+    return catalog_definition(body, security, [f"{name}={value.strip(chr(39))}" for name, value in pairs])
 
 
 def catalog_definition(body: str, security: str, settings: list[str]) -> str:
@@ -104,3 +107,8 @@ def catalog_definition(body: str, security: str, settings: list[str]) -> str:
 def trigger_definition(code: int, enabled: str, function: str, new_table: str | None) -> str:
     """Give what is compared of a trigger: ``tgtype``, ``tgenabled``, the function, ``tgnewtable``."""
     return f"type {code}, enabled {enabled}, function {function}, new table {new_table or '-'}"
+
+
+def trigger_function(definition: str) -> str:
+    """Give the function in such a text: schema and name, bare."""
+    return definition.partition(", function ")[2].rpartition(", new table ")[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..model.history import Trail
+from ..model.history import AUDITED, AuditedTable, Trail
 from .backend import Backend, SchemaMap, Target, internal
 from .objects import TrailObject, spoken
 from .postgresql_functions import (
@@ -62,6 +62,9 @@ class PostgreSQLGuards(Backend):
         if table is trail.transaction:
             entry = ("BEFORE INSERT", "FOR EACH ROW", "sa_audit_transaction_v1", 7)
             objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *entry))
+        elif _is_captured(table):
+            other = ("BEFORE INSERT", "FOR EACH ROW WHEN (pg_trigger_depth() < 1)", "sa_audit_history_row_v1", 7)
+            objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *other))
         elif table is not trail.column:
             rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
             objects.append(
@@ -127,3 +130,8 @@ class PostgreSQLGuards(Backend):
         """Wait for whoever holds SHARE locks: what he sees at his clock is then what the past shows at it."""
         name = self.table_name(target.audited.table, target.schemas)
         internal(connection, sa.text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
+
+
+def _is_captured(table: sa.Table) -> bool:
+    audited = table.info.get(AUDITED)
+    return isinstance(audited, AuditedTable) and audited.by_trigger

@@ -27,14 +27,14 @@ from .backend import (
     Recorded,
     Target,
 )
-from .sqlite_guards import SQLiteGuards
+from .sqlite_capture import SQLiteCapture
 
 MAX_PARAMETERS = 30_000
 MOMENT, DOCUMENT = UTCDateTime(), sa.JSON(none_as_null=True)
 FIRST = 10  # images among which there is nearly always one that has changed, if any has
 
 
-class SQLite(SQLiteGuards):
+class SQLite(SQLiteCapture):
     """SQLite 3.37 and later."""
 
     name = "sqlite"
@@ -215,7 +215,7 @@ class SQLite(SQLiteGuards):
         audited = target.audited
         keys = {column.name for column in audited.key}
         names = [f"o{i}" for i in range(len(audited.columns))]
-        members = self._members(audited)
+        members = self.members(audited)
         match = " AND ".join(
             f"t.{self.quote(column.name)} = v.{old}"
             for old, column in zip(names, audited.columns, strict=True)
@@ -251,7 +251,7 @@ class SQLite(SQLiteGuards):
     def staged_rows(self, connection: Connection, target: Target, name: str) -> str:
         """Give the SELECT of the rows that differ from their staged images."""
         audited = target.audited
-        members = " || ".join(self._members(audited)) or "''"
+        members = " || ".join(self.members(audited)) or "''"
         match = " AND ".join(f"t.{self.quote(column.name)} = v.k{i}" for i, column in enumerate(audited.key))
         columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
         names = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
@@ -260,50 +260,6 @@ class SQLite(SQLiteGuards):
             f"FROM (SELECT {members} AS audit_before{columns} FROM {name} AS v "
             f"JOIN {self.table_name(audited.table, target.schemas)} AS t ON {match}) WHERE audit_before <> ''"
         )
-
-    def _members(self, audited: AuditedTable) -> list[str]:
-        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged."""
-        keys = {column.name for column in audited.key}
-        members = []
-        for i, column in enumerate(audited.columns):
-            if column.name in keys:
-                continue
-            old, new = f"v.o{i}", f"t.{self.quote(column.name)}"
-            value = "'true'" if column.masked else json_form(old)
-            same = f"{old} IS {new} COLLATE BINARY"
-            if not self._has_affinity(column.source.type):
-                same += f" AND typeof({old}) = typeof({new})"
-            members.append(f"CASE WHEN {same} THEN '' ELSE {self.json_key(column.name)} || {value} END")
-        return members
-
-    def _has_affinity(self, type_: TypeEngine[Any]) -> bool:
-        """Tell whether a column's declared type keeps equal numbers in one form, so that 1 and 1.0 can't both stand."""
-        declared = self.dialect.type_compiler_instance.process(self.database_type(type_)).upper()
-        return bool(declared) and "BLOB" not in declared
-
-
-def json_form(value: str) -> str:
-    """Give the SQL for a stored value as JSON: exact numbers, text, a blob as an array of one hex string.
-
-    SQLite's own text of a real is not exact far from 1, so there it is an array of two integers, m and e: m * 2 ** e.
-    """
-    return (
-        f"CASE typeof({value}) WHEN 'null' THEN 'null' WHEN 'integer' THEN {value} "
-        f"WHEN 'real' THEN CASE WHEN abs({value}) = 9e999 THEN iif({value} > 0, '1e999', '-1e999') "
-        f"WHEN {value} = 0 OR abs({value}) BETWEEN 1e-90 AND 1e90 THEN printf('%!.17g', {value}) "
-        f"ELSE {_mantissa_and_exponent(value)} END "
-        f"WHEN 'blob' THEN '[\"' || hex({value}) || '\"]' ELSE json_quote({value}) END"
-    )
-
-
-def _mantissa_and_exponent(value: str) -> str:
-    large = "abs(m) >= 9007199254740992.0"
-    return (
-        f"(WITH RECURSIVE s(m, e) AS (SELECT {value}, 0 UNION ALL "
-        f"SELECT iif({large}, m / 2.0, m * 2.0), iif({large}, e + 1, e - 1) "
-        f"FROM s WHERE {large} OR m <> CAST(m AS INTEGER)) "
-        "SELECT '[' || CAST(m AS INTEGER) || ',' || e || ']' FROM s ORDER BY abs(e) DESC LIMIT 1)"
-    )
 
 
 def _bind_processor(backend: SQLite, type_: TypeEngine[Any]) -> Callable[[Any], Any] | None:

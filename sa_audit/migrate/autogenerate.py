@@ -16,13 +16,15 @@ from alembic.operations import ops
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
 
+from ..ddl import TrailObject
 from ..errors import ConfigurationError
 from ..model.declaration import complete
 from ..model.history import RESERVED, AuditedTable, Trail, is_trail_table, trail_of
+from .capturing import Capturing, follow_capture
 from .comparison import Comparison
-from .following import follow
+from .following import Following, follow
 from .live import Live
-from .script import Place, Script, script_for
+from .script import Key, Place, Script, script_for
 
 NAME: Final = "sa_audit"
 
@@ -33,8 +35,10 @@ SIGNATURES: Final = (
     frozenset({"audit_id", "audit_tx", "audit_at", "entity", "table_name", "statement", "row_count"}),
     frozenset({"audit_id", "audit_tx", "audit_at", "access_id", "table_name", "identity"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
+    frozenset({"said_at", "entry", "first_id", "replaced", "on_behalf_of"}),
 )
-"""Columns by which a reflected table of a trail is known: a history, and the fixed ones."""
+"""Columns by which a reflected table of a trail is known: those of a history, of the fixed
+ones, and of ``audit_context``, which trigger capture on SQLite has."""
 
 Plugin(NAME)  # so that autogenerate_plugins may name it, and fails loudly where this import is missing
 
@@ -76,10 +80,39 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
     }
     following = follow(context, script, live, upgrade_ops, [entry for group in histories.values() for entry in group])
     done: set[Place] = set()
-    for trail, group in histories.items():
-        comparison = Comparison(script, live, trail, group, following, done)
-        upgrade_ops.ops.extend(comparison.operations())
+    objects = live.objects(_schemas(context, script, trails, upgrade_ops))
+    capturing = _capture(context, script, objects, upgrade_ops, histories, following)
+    comparisons = [Comparison(script, live, *pair, following, done, objects) for pair in histories.items()]
+    structure = [operation for comparison in comparisons for operation in comparison.structure()]
+    contents = [operation for comparison in comparisons for operation in comparison.contents()]
+    upgrade_ops.ops[:] = [*capturing.first, *upgrade_ops.ops, *structure, *capturing.last, *contents]
     return PriorityDispatchResult.CONTINUE
+
+
+def _schemas(
+    context: AutogenContext, script: Script, trails: list[Trail], upgrade_ops: ops.UpgradeOps
+) -> set[str | None]:
+    """Give the schemas of all tables, audited or not, of their trails, and of what goes."""
+    tables = [*context.sorted_tables, *(table for trail in trails for table in trail.metadata.tables.values())]
+    return {script.known(table.schema) for table in tables} | {_place(script, entry)[0] for entry in upgrade_ops.ops}
+
+
+def _capture(
+    context: AutogenContext,
+    script: Script,
+    objects: dict[Key, TrailObject],
+    upgrade_ops: ops.UpgradeOps,
+    histories: dict[Trail, list[AuditedTable]],
+    following: Following,
+) -> Capturing:
+    """Give what is done about trigger capture, of tables that are not audited any more too."""
+    gone = {_place(script, operation) for operation in upgrade_ops.ops if isinstance(operation, ops.DropTableOp)}
+    made = {_place(script, operation) for operation in upgrade_ops.ops if isinstance(operation, ops.CreateTableOp)}
+    changed = {_place(script, operation) for operation in upgrade_ops.ops} - gone - made
+    audited = {script.place(table) for trail in histories for table in trail.audited}
+    plain = {script.place(table) for table in context.sorted_tables if not is_trail_table(table)}
+    group = [entry for group in histories.values() for entry in group]
+    return follow_capture(script, objects, group, following, changed, (gone | plain) - audited)
 
 
 def metadatas_of(context: AutogenContext) -> list[sa.MetaData]:

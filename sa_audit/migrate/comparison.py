@@ -7,7 +7,6 @@ drop what the models no longer have.  Imports the operations, columns, plain, sc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import ops
@@ -30,7 +29,7 @@ from .operations import (
     under_name,
 )
 from .plain import plain_table
-from .script import Note, Place, Script
+from .script import Key, Note, Place, Script
 
 
 class Comparison:
@@ -43,6 +42,7 @@ class Comparison:
         histories: the audited tables that belong to this migration environment.
         following: what happens to the audited tables.
         done: places of trail tables that another MetaData's trail has dealt with.
+        objects: the trail objects that stand there.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Comparison:
         histories: list[AuditedTable],
         following: Following,
         done: set[Place],
+        objects: dict[Key, TrailObject],
     ) -> None:
         self.script = script
         self.live = live
@@ -60,16 +61,16 @@ class Comparison:
         self.histories = histories
         self.following = following
         self.done = done
-        self.objects: dict[Any, TrailObject] = {}
+        self.objects = objects
+        self.result = Result()
 
-    def operations(self) -> Iterator[ops.MigrateOperation]:
-        """Give the operations, in order."""
+    def structure(self) -> Iterator[ops.MigrateOperation]:
+        """Give the operations on tables and objects, in order."""
         if not self.histories:
             return
-        result = Result()
+        result = self.result
         tables = self._tables()
         self._schemas(tables, result)
-        self.objects = self.live.objects({self.script.known(table.schema) for table in tables})
         renamed = {audited.history: former for audited in self.histories if (former := self._former_name(audited))}
         missing = [table for table in tables if table not in renamed and not self._stands(table)]
         present = [table for table in tables if table not in renamed and table not in missing]
@@ -86,10 +87,13 @@ class Comparison:
                 replaced = follow_columns(self.script, self.live, self.following, audited, place, result)
                 follow_indexes(self.live, audited, place, replaced, result)
         yield from [*result.schemas, *result.changes, *result.created]
-        if result.notes:
-            yield NoteColumns(self.script, self.trail, result.notes)
-        if result.baselines:
-            yield Baseline(self.script, result.baselines)
+
+    def contents(self) -> Iterator[ops.MigrateOperation]:
+        """Give the operations that write rows, once the structure is there and everybody else's rows are recorded."""
+        if self.result.notes:
+            yield NoteColumns(self.script, self.trail, self.result.notes)
+        if self.result.baselines:
+            yield Baseline(self.script, self.result.baselines)
 
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""

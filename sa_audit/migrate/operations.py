@@ -88,7 +88,7 @@ class ReplaceObject(TrailOperation):
     def steps(self, revision: str | None) -> Iterator[Step]:
         """Drop what is there, and create what should be; a function is replaced, since triggers depend on it."""
         yield Remark((section(f"{self.now.kind} {self.now.label} again"),))
-        if self.now.kind != "function":
+        if self.now.kind not in ("function", "procedure"):
             yield from map(ExecuteText, self.former.drop)
         yield from map(ExecuteText, self.now.create)
 

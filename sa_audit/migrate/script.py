@@ -7,7 +7,7 @@ Imports model, ddl, errors and SQLAlchemy.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,12 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from ..ddl import Backend, TrailObject, backend_for
-from ..ddl.objects import Kind, spoken
+from ..ddl.objects import Kind, dropped, spoken, statements
 from ..model.history import AuditedTable, Trail
 from .text import wrapped
 
 Place = tuple[str | None, str]
 """A table by schema and name, the schema None where it is the connection's default one."""
+
+Key = tuple[str, str | None, str | None, str]
+"""What tells a trail object from the others: kind, schema as in a place, table and name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class Script(ABC):
         """Give a schema's name, None for the default one."""
         return None if schema == self.default_schema else schema
 
-    def key(self, entry: TrailObject) -> tuple[str, str | None, str | None, str]:
+    def key(self, entry: TrailObject) -> Key:
         """Give what tells an object from the others, read or expected."""
         return entry.kind, self.known(entry.schema), entry.table, entry.name
 
@@ -92,7 +95,36 @@ class Script(ABC):
         """Give the objects that should stand beside the tables, in the order in which they are made."""
         sequence = self.sequence(trail)
         shared = self.backend.shared_objects(trail, {}, self.default_schema)
-        return [*([sequence] if sequence else []), *shared]
+        capture = self.backend.capture_shared(trail, {}, self.default_schema) if trail.captures else []
+        return [*([sequence] if sequence else []), *shared, *capture]
+
+    def capture_of(self, audited: AuditedTable) -> list[TrailObject]:
+        """Give the objects that should record a table by triggers, in the order in which they are made."""
+        return self.backend.capture(audited, {}, self.default_schema)
+
+    @abstractmethod
+    def capturing(self, live: Mapping[Key, TrailObject], places: Container[Place]) -> dict[Key, TrailObject]:
+        """Give those of the live objects that record tables by triggers, in the order in which they are made.
+
+        Args:
+            live: what stands in the database.
+            places: the tables.
+        """
+
+    lifts: ClassVar[bool] = False
+    """Whether a table can't be changed while triggers that record it stand on it."""
+
+    def restates(self, entry: TrailObject) -> bool:
+        """Tell whether an object can be replaced while others use it, and the table has columns that it has not."""
+        return False
+
+    def lifted(self, objects: Sequence[TrailObject], closing: Sequence[TrailObject]) -> list[str]:
+        """Give the statements that take capture objects away, some only until they are set again."""
+        return dropped(objects)
+
+    def set_again(self, objects: Sequence[TrailObject], closing: Sequence[TrailObject]) -> list[str]:
+        """Give the statements that make capture objects, some in place of what :meth:`lifted` left there."""
+        return statements(objects)
 
     def sequence(self, trail: Trail) -> TrailObject | None:
         """Give the sequence of ``audit_id``, where there is one."""

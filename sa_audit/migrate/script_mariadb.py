@@ -5,7 +5,7 @@ DDL is not transactional here, so what can refuse stands first.  Imports of ddl 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import sqlalchemy as sa
@@ -13,9 +13,10 @@ from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
 from ..ddl.backend import MESSAGE
+from ..ddl.mysql_capture_text import ENTRY, entry_object, recorded_table
 from ..model.history import AuditedTable, Trail
 from ..model.names import short_name
-from .script import Place, Script, bare_object
+from .script import Key, Place, Script, bare_object
 
 
 class MariaDBScript(Script):
@@ -35,8 +36,41 @@ class MariaDBScript(Script):
             for schema in schemas
             if inspector.has_table("audit_epoch", schema=schema)
         ]
-        rows = connection.execute(_TRIGGERS, {"schemas": names})
-        return [*self.live_sequences(connection, schemas), *epochs, *(self._trigger(row) for row in rows)]
+        triggers = [self._trigger(row) for row in connection.execute(_TRIGGERS, {"schemas": names})]
+        procedures = [
+            self._procedure(row) for row in connection.execute(_PROCEDURES, {"schemas": names, "name": ENTRY})
+        ]
+        return [*self.live_sequences(connection, schemas), *epochs, *procedures, *triggers]
+
+    def _procedure(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
+        schema = self.known(row.schema_name)
+        name = f"{self.quote(schema)}.{ENTRY}" if schema else ENTRY
+        return entry_object(schema, name, row.body.strip())
+
+    def capturing(self, live: Mapping[Key, TrailObject], places: Container[Place]) -> dict[Key, TrailObject]:
+        """Take the triggers with our mark that record these tables, and those that stand in for their foreign keys."""
+        found = {}
+        for key, entry in live.items():
+            schema, table = key[1], recorded_table(entry.definition, entry.table)
+            if entry.kind == "trigger" and table is not None and (schema, table) in places:
+                found[key] = entry
+        return found
+
+    def lifted(self, objects: Sequence[TrailObject], closing: Sequence[TrailObject]) -> list[str]:
+        """Let a trigger of the same name refuse writes meanwhile: no transaction holds DDL together here."""
+        kept = {entry.place for entry in closing}
+        return [
+            text for entry in reversed(objects) for text in ([_closed(entry)] if entry.place in kept else entry.drop)
+        ]
+
+    def set_again(self, objects: Sequence[TrailObject], closing: Sequence[TrailObject]) -> list[str]:
+        """Replace what refuses writes at one stroke."""
+        kept = {entry.place for entry in closing}
+        return [
+            text.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1) if entry.place in kept else text
+            for entry in objects
+            for text in entry.create
+        ]
 
     def _trigger(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
         schema = self.known(row.schema_name)
@@ -115,6 +149,17 @@ class MariaDBScript(Script):
 def _said(name: str) -> str:
     return (f"sa_audit: {name} holds recorded history and is not dropped; -x sa_audit.downgrade=archive keeps it")[:128]
 
+
+def _closed(entry: TrailObject) -> str:
+    """Give the trigger that refuses what another of its name records."""
+    head = entry.create[0].partition("\n")[0].replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER", 1)
+    return f"{head}\nSIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: a migration of this table is under way'"
+
+
+_PROCEDURES = sa.text(
+    "SELECT ROUTINE_SCHEMA AS schema_name, ROUTINE_DEFINITION AS body FROM information_schema.ROUTINES"
+    " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_NAME = :name AND ROUTINE_TYPE = 'PROCEDURE'"
+).bindparams(sa.bindparam("schemas", expanding=True))
 
 _TRIGGERS = sa.text(
     "SELECT TRIGGER_SCHEMA AS schema_name, EVENT_OBJECT_TABLE AS table_name, TRIGGER_NAME AS name,"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
-from ..ddl.postgresql_functions import catalog_definition, trigger_definition
+from ..ddl.postgresql_functions import catalog_definition, trigger_definition, trigger_function
 from ..model.history import AuditedTable, Trail
-from .script import Place, Script
+from .script import Key, Place, Script
 
 HINT: Final = "To keep it under another name: alembic -x sa_audit.downgrade=archive downgrade ..."
 
@@ -52,7 +52,10 @@ class PostgreSQLScript(Script):
             kind="function",
             schema=row.schema,
             name=row.name,
-            create=(row.text.rstrip().replace("$function$", "$sa_audit$"),),
+            create=(
+                row.text.rstrip().replace("$function$", "$sa_audit$"),
+                *([f"REVOKE ALL ON FUNCTION {name} FROM PUBLIC"] if row.definer else []),
+            ),
             drop=(f"DROP FUNCTION IF EXISTS {name}",),
             definition=catalog_definition(row.body, security, list(row.settings or ())),
             shared=True,
@@ -72,6 +75,25 @@ class PostgreSQLScript(Script):
             drop=(f"DROP TRIGGER IF EXISTS {name} ON {on}",),
             definition=trigger_definition(row.code, row.enabled, function, row.new_table),
         )
+
+    def capturing(self, live: Mapping[Key, TrailObject], places: Container[Place]) -> dict[Key, TrailObject]:
+        """Take the triggers with our names on these tables, and before them the functions that they call."""
+        triggers = {
+            key: entry
+            for key, entry in live.items()
+            if entry.kind == "trigger" and entry.name.startswith("AA_sa_audit_") and (key[1], key[2]) in places
+        }
+        called = {trigger_function(entry.definition) for entry in triggers.values()}
+        functions = {
+            key: entry
+            for key, entry in live.items()
+            if entry.kind == "function" and f"{entry.schema}.{entry.name}" in called
+        }
+        return functions | triggers
+
+    def restates(self, entry: TrailObject) -> bool:
+        """Replace functions, whose bodies are only read when they run."""
+        return entry.kind == "function"
 
     def put_aside(
         self, former: Sequence[TrailObject], table: sa.Table, trail: Trail

@@ -6,7 +6,7 @@ Imports of ddl the text helpers only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import ClassVar, Final
 
 import sqlalchemy as sa
@@ -14,8 +14,9 @@ from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
 from ..ddl.backend import MESSAGE
+from ..ddl.sqlite_capture_text import CONTEXT
 from ..model.history import AuditedTable, Trail
-from .script import Place, Script
+from .script import Key, Place, Script, bare_object
 
 _HEAD: Final = re.compile(
     r"\s*CREATE\s+TRIGGER\s+(?:IF\s+NOT\s+EXISTS\s+)?"
@@ -42,8 +43,33 @@ class SQLiteScript(Script):
     # -- the catalog -----------------------------------------------------------------
 
     def live(self, connection: Connection, schemas: Iterable[str | None]) -> list[TrailObject]:
-        """Read the triggers."""
-        return [entry for schema in schemas for entry in self._triggers(connection, schema)]
+        """Read the triggers, and whether there is a table in which writers say who they are."""
+        found: list[TrailObject] = []
+        for schema in schemas:
+            parameters = {"schema": schema or "main", "name": CONTEXT}
+            if connection.execute(sa.text(self.backend.table_exists), parameters).first() is not None:
+                found.append(bare_object("table", schema, CONTEXT))
+            found += self._triggers(connection, schema)
+        return found
+
+    lifts: ClassVar[bool] = True
+
+    def capturing(self, live: Mapping[Key, TrailObject], places: Container[Place]) -> dict[Key, TrailObject]:
+        """Take the triggers with our names on these tables."""
+        return {
+            key: entry
+            for key, entry in live.items()
+            if entry.kind == "trigger"
+            and entry.name.startswith(f"{entry.table}_capture_")
+            and CONTEXT in entry.definition
+            and (key[1], key[2]) in places
+        }
+
+    def lifted(self, objects: Sequence[TrailObject], closing: Sequence[TrailObject]) -> list[str]:
+        """Take the write lock first, so that nobody writes unrecorded until the transaction ends."""
+        schemas = dict.fromkeys(entry.schema for entry in objects)
+        locks = [f"DELETE FROM {f'{self.quote(schema)}.' if schema else ''}{CONTEXT} WHERE 0" for schema in schemas]
+        return [*locks, *super().lifted(objects, closing)]
 
     def _triggers(self, connection: Connection, schema: str | None) -> list[TrailObject]:
         prefix = f"{self.quote(schema)}." if schema else ""

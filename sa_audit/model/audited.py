@@ -82,6 +82,11 @@ class AuditedTable:
         return self._mapped_key or tuple(column for column in self.table.columns if column.foreign_keys)
 
     @property
+    def by_trigger(self) -> bool:
+        """Whether the database's triggers write the history of this table, and not the session."""
+        return (self.options.capture or self.trail.configuration.capture) == "trigger"
+
+    @property
     def recorded(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds."""
         return [column for column in self.columns if column.recorded is not None]

@@ -32,7 +32,7 @@ class AuditOptions:
     """What is recorded of one model; None inherits from the configuration of its MetaData.
 
     Args:
-        capture: ``"session"`` (SQLAlchemy hooks) or ``"trigger"`` (the database; not in this release).
+        capture: ``"session"`` (SQLAlchemy's hooks record) or ``"trigger"`` (the database's own triggers do).
         reads: record reads, too: True or ``"durable"`` commits the record of a read before its rows are handed over,
             ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
@@ -112,10 +112,5 @@ class Configuration:
 
 
 def _check_capture(capture: object, where: str) -> None:
-    if capture == "trigger":
-        raise ConfigurationError(
-            f"{where}(capture='trigger') is not in this release of sa_audit: use capture='session', "
-            "and reconcile() to find what bypassed it"
-        )
-    if capture not in (None, "session"):
-        raise ConfigurationError(f"{where}(capture={capture!r}): give 'session'")
+    if capture not in (None, "session", "trigger"):
+        raise ConfigurationError(f"{where}(capture={capture!r}): give 'session' or 'trigger'")

@@ -71,10 +71,11 @@ def configure(
     Args:
         base_or_metadata: a declarative base, a registry, or a :class:`sqlalchemy.MetaData`.
         schema: the schema of all tables of the trail; None: each history stands in its table's schema.
-        capture: ``"session"``.
+        capture: who writes the history: ``"session"``, the hooks of SQLAlchemy, or ``"trigger"``, the database, which
+            also sees what other programs write.
         require_actor: refuse any change with no actor in the context.
         require_reason: refuse any change with no reason in the context.
-        text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on audited tables pass unrecorded.
+        text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on tables with session capture pass unrecorded.
         roles: not in this release.
         keys: not in this release.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from

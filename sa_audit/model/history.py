@@ -41,8 +41,14 @@ class Trail:
         self.registries: weakref.WeakSet[orm.registry] = weakref.WeakSet()
         self.used = False
         self.configured = False
+        self.captures = False
+        """Whether triggers write the history of any of its tables."""
         self.serial = next(_serials)
         self._make_tables()
+
+    def captured(self) -> list[AuditedTable]:
+        """Give the audited tables whose history is written by triggers."""
+        return [audited for audited in list(self.audited.values()) if audited.by_trigger]
 
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
@@ -99,6 +105,12 @@ class Trail:
         self.audited[table] = audited
         if audited.options.reads:
             self.watch_reads()
+        if audited.options.attempts and audited.by_trigger:
+            raise ConfigurationError(
+                f"{table.fullname} is recorded by triggers, whose work a rollback undoes, so "
+                "AuditOptions(attempts=True) would see nothing of it: use capture='session' for it, or leave it out"
+            )
+        self.captures = self.captures or audited.by_trigger
         table.info = {**table.info, AUDITED: audited}
         return audited
 
@@ -143,6 +155,7 @@ class Trail:
                 "call it before the tables are created, mapped or written"
             )
         self.configuration, self.configured = configuration, True
+        self.captures = bool(self.captured())
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]

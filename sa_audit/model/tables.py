@@ -54,6 +54,9 @@ def transaction_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
             "db_role", sa.Text(), server_default=ServerDefault(postgresql="CURRENT_USER", mysql="(CURRENT_ROLE())")
         ),
         sa.Column("db_addr", sa.Text(), server_default=ServerDefault(postgresql="host(inet_client_addr())")),
+        sa.Column(
+            "db_application", sa.Text(), server_default=ServerDefault(postgresql="current_setting('application_name')")
+        ),
         sa.Column("db_txid", BigId, server_default=DB_TXID),
         sa.Index("ix_audit_transaction_recorded_at", "recorded_at"),
         sa.Index("ix_audit_transaction_db_txid", "db_txid"),

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import sa_audit
+from sa_audit.model import trail_of
 from tests import databases, servers
 from tests.databases import CAPABILITIES, Database
 
@@ -32,6 +33,7 @@ class Standing:
     engine: sa.Engine
     untouched: bool = False
     metadata: list[sa.MetaData] = field(default_factory=list)
+    captures: list[bool] = field(default_factory=list)
 
     def has(self, capability: str) -> bool:
         """Tell whether the database has one of `CAPABILITIES`."""
@@ -43,13 +45,15 @@ class Standing:
 
         A test that commits has to say so, by setting ``untouched`` to False.
         """
-        if self.untouched and self.metadata == list(metadata) and self._are_there():
+        captures = [trail is not None and trail.captures for trail in map(trail_of, metadata)]
+        known = self.metadata == list(metadata) and self.captures == captures
+        if self.untouched and known and self._are_there():
             return self.engine
         self.engine.dispose()
         self.database.renew()
         for one in metadata:
             one.create_all(self.engine)
-        self.metadata, self.untouched = list(metadata), True
+        self.metadata, self.captures, self.untouched = list(metadata), captures, True
         if fill is not None:
             with sa_audit.context(actor="seed"), Session(self.engine) as session:
                 fill(session)

@@ -14,6 +14,8 @@ from tests.capture.conftest import Standing
 from tests.capture.recorded import behind_the_back
 from tests.capture.replay import assert_recorded, history_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -122,6 +124,7 @@ EQUAL_ROWS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.session_capture("a trigger records each of them")
 @pytest.mark.parametrize("statement", EQUAL_ROWS)
 def test_equal_rows_without_primary_key(standing: Standing, statement: str) -> None:
     """Rows that can't be told apart are not recorded one for the other: the write is refused, and nothing is left."""
@@ -140,6 +143,7 @@ def test_equal_rows_without_primary_key(standing: Standing, statement: str) -> N
     assert "".join(row.op for row in history_of(engine, fan)) == "I"
 
 
+@pytest.mark.session_capture("a trigger records each of them")
 def test_a_row_that_equals_one_without_primary_key(standing: Standing) -> None:
     """A second row like one that is there is refused, and the message says what may be the matter."""
     engine = standing.make(Base.metadata, fill=_fill)

@@ -18,6 +18,8 @@ from sa_audit import Audited
 from tests.capture.recorded import check, entries_of, ops, rows_of, story
 from tests.databases import Database
 
+pytestmark = pytest.mark.both_captures
+
 MakeAsync = Callable[..., AsyncEngine]
 
 

@@ -21,6 +21,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import history_of
 from tests.capture.twins import AUDITED, Bank, compare, seen
 
+pytestmark = pytest.mark.both_captures
+
 MANY = 1050
 
 
@@ -62,6 +64,7 @@ class TestBulkMethods:
 
         compare(standing, run)
 
+    @pytest.mark.session_capture("counts the flushes of the session")
     def test_joined_update(self, standing: Standing) -> None:
         """Bulk statements of a joined subclass record a row of each table, under one number as one change."""
 

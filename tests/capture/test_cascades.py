@@ -16,6 +16,8 @@ from sa_audit import Audited
 from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -152,6 +154,7 @@ DELETES: dict[str, Callable[[Session], Any]] = {
 }
 
 
+@pytest.mark.session_capture("a trigger sees each foreign key's own change")
 @pytest.mark.parametrize("way", DELETES)
 def test_delete_reaches_all(session: Session, way: str) -> None:
     """A DELETE is followed to all its ends, also through a table that is not audited, and each row is recorded once."""
@@ -164,6 +167,7 @@ def test_delete_reaches_all(session: Session, way: str) -> None:
     assert _ops(session, membership) == "D1.1 D1.2 D2.1"
 
 
+@pytest.mark.session_capture("a trigger sees each foreign key's own change")
 def test_children_of_what_goes(session: Session) -> None:
     """A row that refers twice to what goes is one change."""
     session.execute(sa.delete(Owner).where(Owner.id == 2))
@@ -171,6 +175,7 @@ def test_children_of_what_goes(session: Session) -> None:
     assert [row.before for row in changes] == [{"agent_id": 2, "keeper_id": 2}]
 
 
+@pytest.mark.session_capture("a trigger sees each foreign key's own change")
 @pytest.mark.parametrize("way", ["core", "flush"])
 def test_self_reference(session: Session, way: str) -> None:
     """A tree goes with its root, to any depth."""
@@ -182,12 +187,14 @@ def test_self_reference(session: Session, way: str) -> None:
     assert _ops(session, Node) == "D1 D2 D3 D4 U5 U6"
 
 
+@pytest.mark.session_capture("a trigger sees each foreign key's own change")
 def test_parent_and_child_in_one_statement(session: Session) -> None:
     """A DELETE that names a row and one that goes with it anyway records each once."""
     session.execute(sa.delete(Node).where(Node.id.in_([1, 2, 5])))
     assert _ops(session, Node) == "D1 D2 D3 D4 D5 D6"
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 @pytest.mark.parametrize("way", ["core", "orm", "flush", "executemany"])
 def test_update_of_a_referred_column(session: Session, way: str) -> None:
     """ON UPDATE CASCADE is followed from table to table, from a column that is no key."""
@@ -206,6 +213,7 @@ def test_update_of_a_referred_column(session: Session, way: str) -> None:
     assert _ops(session, Chair) == "U2"
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 def test_update_of_parent_and_child_in_one_flush(session: Session) -> None:
     """A child that the flush changes after the database did has both changes."""
     session.get_one(Owner, 1).code = "x"
@@ -215,6 +223,7 @@ def test_update_of_parent_and_child_in_one_flush(session: Session) -> None:
     assert sorted(_ops(session, Chair).split()) == ["U1", "U2", "U2"]
 
 
+@pytest.mark.session_capture("a trigger sees each foreign key's own change")
 @pytest.mark.only_on("postgresql", "sqlite")
 def test_update_of_a_referred_column_in_the_same_table(session: Session) -> None:
     """A row that the statement changes, and the database as well, is one change."""
@@ -222,6 +231,7 @@ def test_update_of_a_referred_column_in_the_same_table(session: Session) -> None
     assert _ops(session, Node) == "U1 U2 U3 U4 U5 U6"
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 def test_key_that_would_take_others_along(session: Session) -> None:
     """A new key of a row that others refer to by ON UPDATE CASCADE is recorded with them."""
     session.connection().execute(sa.delete(membership))
@@ -275,6 +285,7 @@ def strict(engine: Engine) -> Engine:
     return engine
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_foreign_key_of_the_database_only(strict: Engine) -> None:
     """A row that the model says goes with its parent, and the database keeps, stops the statement."""
     metadata = sa.MetaData()

@@ -20,6 +20,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 from tests.databases import Database
 
+pytestmark = pytest.mark.both_captures
+
 METADATA = sa.MetaData()
 ITEM = sa.Table(
     "item",
@@ -96,6 +98,7 @@ PHANTOMS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("case", PHANTOMS)
 def test_phantom(ground: Engine, case: str) -> None:
@@ -108,6 +111,7 @@ def test_phantom(ground: Engine, case: str) -> None:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("mariadb")
 @pytest.mark.parametrize("case", ["update", "many updates by key", "many deletes by criteria", "delete"])
 def test_phantom_under_read_committed(ground: Engine, case: str) -> None:
@@ -121,6 +125,7 @@ def test_phantom_under_read_committed(ground: Engine, case: str) -> None:
         assert connection.scalar(sa.select(ITEM.c.n).where(ITEM.c.id == 6)) == 6
 
 
+@pytest.mark.session_capture("is about the session's narrowing")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("returning", [False, True])
 def test_row_that_no_longer_matches(ground: Engine, returning: bool) -> None:
@@ -168,6 +173,7 @@ def test_waits_for_the_other(ground: Engine, statement: Any) -> None:
     assert mine[2].op == "D" or mine[2].before == {"n": 2}
 
 
+@pytest.mark.session_capture("is about the session's locking read")
 @pytest.mark.only_on("postgresql", "mariadb")
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_upsert_race(ground: Engine, database_dialect: str, level: str) -> None:
@@ -264,6 +270,7 @@ def test_rollback(ground: Engine, statement: Any) -> None:
     assert all(row.actor == "seed" for row in history_of(ground, ITEM))
 
 
+@pytest.mark.session_capture("is about the session's own reads in between")
 @pytest.mark.parametrize(
     "options", [{"stream_results": True}, {"yield_per": 2}, {"stream_results": True, "max_row_buffer": 1}]
 )

@@ -15,6 +15,8 @@ import pytest
 from sa_audit.capture.context import Context, context, current_context
 from sa_audit.errors import ConfigurationError
 
+pytestmark = pytest.mark.both_captures
+
 
 def actor() -> str | None:
     """Give the actor that holds here."""

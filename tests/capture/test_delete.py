@@ -13,6 +13,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 from tests.capture.twins import AUDITED, PLAIN, Bank, compare, fill, refused, seen
 
+pytestmark = pytest.mark.both_captures
+
 CORE: dict[str, Any] = {
     "where": lambda b, t: (sa.delete(t).where(t.c.owner == "ann"), None),
     "everything": lambda b, t: (sa.delete(t), None),
@@ -125,6 +127,7 @@ def test_second_life(standing: Standing) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.parametrize("returning", [False, True])
 def test_volatile_criteria_are_exact_or_fail(standing: Standing, returning: bool) -> None:
     """Criteria that say something else each time never leave a row that is recorded as deleted."""
@@ -172,6 +175,7 @@ HIDDEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("case", HIDDEN)
 def test_dml_inside_another_statement_is_refused(standing: Standing, case: str) -> None:
@@ -183,6 +187,7 @@ def test_dml_inside_another_statement_is_refused(standing: Standing, case: str) 
     refused(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it, or refuse it by themselves")
 @pytest.mark.parametrize(
     "make",
     [
@@ -208,11 +213,13 @@ def test_sqlite_prefixes_are_refused(standing: Standing, make: Any) -> None:
     ],
 )
 @pytest.mark.only_on("mariadb")
+@pytest.mark.session_capture("triggers see the rows, however a statement chooses them")
 def test_mariadb_prefixes_and_limits_are_refused(standing: Standing, make: Any) -> None:
     """IGNORE skips rows without a word, and which rows a LIMIT takes is not known."""
     refused(standing, lambda session, twin: session.connection().execute(make(twin.Account.__table__)))
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("mariadb")
 def test_delete_with_a_limit_is_refused(standing: Standing) -> None:
     """A DELETE with LIMIT, where SQLAlchemy knows it, is refused."""
@@ -226,6 +233,7 @@ def test_delete_with_a_limit_is_refused(standing: Standing) -> None:
     )
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("mariadb")
 def test_update_of_two_tables_is_refused(standing: Standing) -> None:
     """MariaDB's UPDATE that sets columns of several tables is refused."""

@@ -12,6 +12,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import history_of
 from tests.capture.twins import AUDITED, Bank, compare, seen
 
+pytestmark = pytest.mark.both_captures
+
 ROW = {"owner": "eve", "balance": 7}
 ROWS = [{"owner": "eve", "balance": 7}, {"owner": "fay", "balance": 8}, {"owner": "gus", "balance": 9}]
 

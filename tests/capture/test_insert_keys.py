@@ -15,6 +15,8 @@ import sa_audit
 from tests.capture.conftest import Standing
 from tests.capture.replay import assert_recorded, history_of
 
+pytestmark = pytest.mark.both_captures
+
 METADATA = sa.MetaData()
 _numbers = itertools.count(1000)
 
@@ -124,6 +126,7 @@ def test_server_default(standing: Standing) -> None:
     _insert(standing, SERVER_UUID, [{"n": n} for n in range(3)], metadata=SERVER)
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_key_from_a_trigger_is_refused(engine: Engine, database: Any) -> None:
     """A row whose key a trigger of the database changes can't be found again: the INSERT fails, and leaves nothing."""
     metadata = sa.MetaData()
@@ -160,6 +163,7 @@ def test_the_key_zero(engine: Engine) -> None:
 
 
 @pytest.mark.only_on("mariadb")
+@pytest.mark.session_capture("a trigger knows the key that was made")
 @pytest.mark.parametrize("rows", [[{"id": 0}], [{"id": 5}, {"id": 0}]], ids=["one", "many"])
 def test_the_key_zero_is_refused(engine: Engine, rows: list[dict[str, Any]]) -> None:
     """What MariaDB would store under another number is refused with the reason, by Core and by a session."""
@@ -186,6 +190,7 @@ TRIGGERS = {
 }
 
 
+@pytest.mark.session_capture("triggers record it, or refuse it by themselves")
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("clause", ["REPLACE", "IGNORE", "FAIL"])
 @pytest.mark.parametrize("where", ["column", "constraint"])

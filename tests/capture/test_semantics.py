@@ -15,6 +15,8 @@ from sa_audit import Audited, Exclude, Mask, Masked
 from sa_audit.query import history
 from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures(always=True)
+
 
 class Base(DeclarativeBase):
     pass
@@ -198,8 +200,10 @@ TRIGGERS = {
 }
 
 
-def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine) -> None:
+def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine, capture: str) -> None:
     """What a trigger of the table's own makes of a row is what is recorded, at INSERT and at UPDATE."""
+    if capture == "trigger" and engine.dialect.name == "sqlite":
+        pytest.skip("is refused there while the trigger comes first: see tests/ddl/test_capture_sqlite.py")
     behind_the_back(engine, *TRIGGERS[engine.dialect.name])
     account = add(session, owner="alice", n=1)
     session.expire(account)
@@ -211,6 +215,7 @@ def test_a_database_trigger_changes_the_row(session: Session, engine: sa.Engine)
     ]
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_a_row_changed_behind_the_back(engine: sa.Engine) -> None:
     """The next recorded change starts from what is stored, so the gap shows."""
     Base.metadata.create_all(engine)
@@ -279,6 +284,7 @@ def test_keys_that_move_in_one_flush(session: Session) -> None:
     assert [row.values["owner"] for row in rows if row.op == "U"] == ["stays"]
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_a_key_set_to_an_expression_is_refused(session: Session) -> None:
     """A flush can't follow a row whose new key only the database knows, so it refuses before writing."""
     account = add(session, owner="a")

@@ -13,6 +13,8 @@ from sa_audit import Audited, AuditOptions
 from sa_audit.query import history
 from tests.capture.recorded import check, history_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 AWKWARD = [
     "order",
     "select",
@@ -315,6 +317,7 @@ def test_an_attached_database(engine: sa.Engine, tmp_path: Any) -> None:
     check(engine, tenant.metadata)
 
 
+@pytest.mark.session_capture("SQLite's triggers can't write into another database")
 @pytest.mark.only_on("sqlite")
 def test_an_attached_database_with_the_trail_elsewhere(engine: sa.Engine, tmp_path: Any) -> None:
     """A SQLite trigger can't look into another file, so there the write is refused, and not kept."""

@@ -14,6 +14,8 @@ import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import behind_the_back, check, entries_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 Make = Callable[..., sa.Engine]
 
 

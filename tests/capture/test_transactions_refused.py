@@ -12,6 +12,8 @@ import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import behind_the_back, check, entries_of, ops, story
 
+pytestmark = pytest.mark.both_captures
+
 Make = Callable[..., sa.Engine]
 
 
@@ -170,6 +172,7 @@ def test_a_failed_record_inside_a_savepoint_ends_the_root(engine: sa.Engine) -> 
         assert names(session) == []
 
 
+@pytest.mark.session_capture("triggers record what is refused there")
 def test_the_session_is_usable_after_a_refusal(session: Session) -> None:
     """After a refused change and a rollback, the next change is recorded as ever."""
     session.add(Item(id=1, name="a"))

@@ -21,6 +21,8 @@ from sa_audit.ddl import postgresql as ddl_postgresql
 from sa_audit.query import history
 from tests.capture.recorded import check, rows_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Colour(enum.Enum):
     RED = "r"

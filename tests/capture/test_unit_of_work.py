@@ -16,6 +16,8 @@ from sa_audit.capture.clock import simulated
 from sa_audit.query import history
 from tests.capture.recorded import check, entries_of, ops, rows_of, statements, story
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -107,6 +109,7 @@ def test_a_clock_that_goes_backwards(session: Session) -> None:
     assert [entry.recorded_at for entry in entries_of(session, Base)] == [noon] * 6 + [noon + dt.timedelta(hours=2)] * 2
 
 
+@pytest.mark.session_capture("counts the flushes of the session")
 def test_each_flush_is_a_change_of_its_own(session: Session) -> None:
     """Flushes of one transaction are not merged; they share the entry and its moment."""
     item = Item(name="a")

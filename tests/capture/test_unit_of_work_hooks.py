@@ -16,6 +16,8 @@ import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import check, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -231,6 +233,7 @@ def test_a_flush_inside_a_flush_of_another_session(session: Session, engine: sa.
     assert rows_of(session, Token)[0].tx == rows_of(session, Item)[1].tx
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.parametrize("work", ["flush", "core insert", "core update", "core delete"])
 def test_a_listener_that_replaces_the_statement(engine: sa.Engine, work: str) -> None:
     """A user's `before_execute` listener that puts another statement in place of the recorded one is refused."""

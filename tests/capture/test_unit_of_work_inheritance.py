@@ -24,6 +24,8 @@ from sa_audit.model import audited_of
 from sa_audit.query import history
 from tests.capture.recorded import check, history_of, ops, rows_of, story, table_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass

@@ -14,6 +14,8 @@ from sa_audit import Audited
 from sa_audit.model import audited_of
 from tests.capture.recorded import check, ops, rows_of, statements, story, table_of
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -260,6 +262,7 @@ def test_a_child_moves_to_another_parent(engine: sa.Engine) -> None:
 # -- self-referential, cycles --------------------------------------------------------------
 
 
+@pytest.mark.session_capture("a trigger sees each statement of a flush")
 def test_post_update_cycle(engine: sa.Engine) -> None:
     """Rows that refer to each other are inserted and then updated by one flush: one change of each, as stored."""
     create(engine, Node)
@@ -288,6 +291,7 @@ def test_post_update_before_a_delete(engine: sa.Engine) -> None:
     verify(engine, Node)
 
 
+@pytest.mark.session_capture("a trigger sees each statement of a flush")
 def test_update_and_post_update_of_one_row(engine: sa.Engine) -> None:
     """A row that one flush writes twice has one change, from what it was to what it is."""
     create(engine, Node)
@@ -301,6 +305,7 @@ def test_update_and_post_update_of_one_row(engine: sa.Engine) -> None:
     verify(engine, Node)
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 @pytest.mark.usefixtures("enforced")
 def test_cascades_of_the_database(engine: sa.Engine) -> None:
     """Descendants that ON DELETE CASCADE removes, loaded by nobody, are recorded."""
@@ -316,6 +321,7 @@ def test_cascades_of_the_database(engine: sa.Engine) -> None:
     verify(engine, Node)
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 @pytest.mark.usefixtures("enforced")
 def test_a_child_changed_and_cascaded_by_one_flush(engine: sa.Engine) -> None:
     """A child that the flush updates, and that the parent's delete takes along: its update, then its delete."""
@@ -337,6 +343,7 @@ def test_a_child_changed_and_cascaded_by_one_flush(engine: sa.Engine) -> None:
     verify(engine, Node)
 
 
+@pytest.mark.session_capture("triggers refuse what MariaDB's foreign keys would do unseen", on="mariadb")
 @pytest.mark.usefixtures("enforced")
 def test_a_child_inserted_and_cascaded_by_one_flush(engine: sa.Engine) -> None:
     """A child that the flush inserts under the parent that it deletes has a short life."""

@@ -19,6 +19,8 @@ import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, story
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass
@@ -360,6 +362,7 @@ def _use_a_session(engine: sa.Engine, ending: str) -> list[weakref.ref[Any]]:
         return [weakref.ref(session), weakref.ref(item)]
 
 
+@pytest.mark.session_capture("one of the ways to end is a refusal of it")
 @pytest.mark.parametrize("count", [700, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_no_leak_over_many_sessions(count: int) -> None:
     """The number of living objects and allocated blocks does not follow the number of sessions, however they end."""

@@ -12,6 +12,8 @@ from tests.capture.conftest import Standing
 from tests.capture.replay import history_of
 from tests.capture.twins import AUDITED, Bank, compare, refused, seen
 
+pytestmark = pytest.mark.both_captures
+
 CORE: dict[str, Any] = {
     "where": lambda b, t: (sa.update(t).where(t.c.owner == "ann").values(balance=0), None),
     "everything": lambda b, t: (sa.update(t).values(balance=t.c.balance * 2), None),
@@ -256,6 +258,7 @@ def test_orm_returning(standing: Standing, synchronize: Any) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("sqlite", "postgresql")
 @pytest.mark.parametrize("case", ["a table", "an entity"])
 def test_alias_is_refused(standing: Standing, case: str) -> None:
@@ -292,6 +295,7 @@ def test_volatile_criteria(standing: Standing) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.parametrize("form", ["a function", "many rows"])
 def test_unknown_new_key_is_refused(standing: Standing, form: str) -> None:
     """A new key that can't be known before it is written is refused."""
@@ -320,6 +324,7 @@ def test_key_of_another_row(standing: Standing) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("counts the statements of the session")
 def test_each_statement_is_its_own_change(standing: Standing) -> None:
     """Two statements that change one row are two history rows, with different numbers of their flush."""
 

@@ -17,6 +17,8 @@ from tests.capture.replay import assert_recorded, history_of
 from tests.capture.twins import AUDITED, Bank, compare, refused, seen
 from tests.databases import Database
 
+pytestmark = pytest.mark.both_captures
+
 ROWS = [{"id": 1, "owner": "new", "balance": 1}, {"id": 77, "owner": "fresh", "balance": 2}]
 TAGS = [{"label": "red", "weight": 10}, {"label": "green", "weight": 20}]
 
@@ -203,6 +205,7 @@ def test_key_set_to_itself(standing: Standing) -> None:
     compare(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_setting_the_key_is_refused(standing: Standing) -> None:
     """An upsert that gives the row another key is refused."""
     refused(
@@ -213,6 +216,7 @@ def test_setting_the_key_is_refused(standing: Standing) -> None:
     )
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_from_a_select_is_refused(standing: Standing) -> None:
     """An upsert from a SELECT is refused, since its rows are not known."""
 
@@ -231,6 +235,7 @@ def test_from_a_select_is_refused(standing: Standing) -> None:
     refused(standing, run)
 
 
+@pytest.mark.session_capture("triggers record it")
 def test_key_of_sql_is_refused(standing: Standing) -> None:
     """A colliding key that is a SQL expression is refused."""
 
@@ -269,6 +274,7 @@ def test_quoted_names_and_collations(engine: Engine, database: Database) -> None
     assert ops == ("IUI" if database.dialect == "postgresql" else "IUU")
 
 
+@pytest.mark.session_capture("triggers record it")
 @pytest.mark.only_on("sqlite")
 def test_unique_expression(engine: Engine) -> None:
     """A unique index on an expression, by which SQLite could update a row that was not looked for, is refused."""

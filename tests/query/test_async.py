@@ -16,6 +16,8 @@ from sa_audit import NotAudited, context, query
 
 from .models import Account, Base
 
+pytestmark = pytest.mark.both_captures
+
 
 async def test_ask_and_restore(async_engine: AsyncEngine) -> None:
     """Each twin gives what its namesake gives, on an async driver."""

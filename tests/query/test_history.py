@@ -19,6 +19,8 @@ from sa_audit.query import blame, diff, history, restore, trail
 from ..capture.recorded import statements
 from .models import Account, Boat, Car, Color, Engineer, Manager, Match, Person, Plain, Point, Sample, Team, setting
 
+pytestmark = pytest.mark.both_captures
+
 Tick = Callable[[], dt.datetime]
 
 
@@ -209,6 +211,7 @@ def test_arrays_and_aware_datetimes(engine: sa.Engine) -> None:
         assert change.state["span"] == dt.timedelta(seconds=-1)
 
 
+@pytest.mark.session_capture("a trigger does not know the flush")
 def test_joined_inheritance_is_one_change(session: Session) -> None:
     """A flush that writes several tables of an entity is one change, with the attributes of its class."""
     engineer = Engineer(id=3, name="bo", skill="c")

@@ -14,6 +14,8 @@ from sa_audit.query import history_class
 
 from .models import Account, Engineer, Plain, setting
 
+pytestmark = pytest.mark.both_captures
+
 
 def test_select(session: Session) -> None:
     """The model's attributes and the history's own can be selected, filtered and ordered by."""

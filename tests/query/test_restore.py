@@ -16,6 +16,8 @@ from sa_audit.query import history, reconcile, restore
 
 from .models import Account, Engineer, Manager, Page, Person, Point, Sample, Secret, membership, setting
 
+pytestmark = pytest.mark.both_captures
+
 Tick = Callable[[], dt.datetime]
 
 

@@ -15,6 +15,8 @@ from sa_audit.query import history, reconcile, revert, trail
 
 from .models import Account, Base, Engineer, Match, Node, Page, Person, Player, Secret, Team, membership, setting
 
+pytestmark = pytest.mark.both_captures
+
 TABLES = [
     table
     for name, table in Base.metadata.tables.items()
@@ -161,6 +163,7 @@ def test_other_entries_of_a_transaction_stay(session: Session) -> None:
     assert (session.get_one(Account, 1).owner, session.get_one(Account, 2).owner) == ("ann", "y")
 
 
+@pytest.mark.session_capture("triggers record them")
 def test_unrecorded_changes_stand_in_the_way(session: Session, bank: sa.Engine) -> None:
     """A row that something changed past the trail is not overwritten."""
     _fill(session)

@@ -16,6 +16,8 @@ from sa_audit.query.timetravel import as_of
 from .timetravel_queries import POSTGRESQL, QUERIES
 from .timetravel_zoo import Base, Keeper, pause, populate, upset
 
+pytestmark = pytest.mark.both_captures
+
 Moments = Callable[..., list[dt.datetime]]
 
 

@@ -14,6 +14,8 @@ from tests.databases import Database
 
 from .timetravel_zoo import pause
 
+pytestmark = pytest.mark.both_captures
+
 
 class Base(DeclarativeBase):
     pass

@@ -15,6 +15,8 @@ from tests.databases import Database
 
 from .timetravel_zoo import pause
 
+pytestmark = pytest.mark.both_captures
+
 
 @pytest.mark.parametrize("place", ["beside", "own"])
 def test_same_names_in_two_schemas(engine: sa.Engine, other_schema: str, place: str) -> None:

@@ -19,6 +19,8 @@ from tests.databases import Database
 
 from .models import Account, Base, Boat, Car, Engineer, Person, Plain, Player, Team, setting
 
+pytestmark = pytest.mark.both_captures
+
 Open = Callable[[], Session]
 
 
@@ -59,6 +61,7 @@ def _shown(changes: list[Change]) -> list[tuple[str, tuple[Any, ...], str, str |
     return [(change.entity, change.identity, change.operation, change.actor) for change in changes]
 
 
+@pytest.mark.session_capture("a trigger does not know the flush")
 def test_one_order_in_pages_of_any_size(session: Session) -> None:
     """All tables' changes come in one order, each once, whatever the size of the pages."""
     _fill(session)
@@ -327,6 +330,7 @@ def test_other_models_in_the_process(session: Session) -> None:
     assert OtherBase.metadata.info["sa_audit.trail"].audited  # its tables are in the way of nothing
 
 
+@pytest.mark.session_capture("a trigger does not know the flush")
 def test_transaction(session: Session) -> None:
     """A transaction shows all that it did, in order, and each of its contexts."""
     _fill(session)

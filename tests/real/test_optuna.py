@@ -26,6 +26,8 @@ from sqlalchemy.orm import Session
 import sa_audit
 from tests.databases import Database
 
+pytestmark = pytest.mark.both_captures
+
 Rows = dict[sa.Table, list[tuple[Any, ...]]]
 Copier = Callable[[sa.Engine, list[sa.Table]], "Copy"]
 

@@ -1,0 +1,185 @@
+"""MariaDB: trigger capture: what stands in the database for it, and how a session says who it is.
+
+Imports model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.types import UTCDateTime
+from .backend import Entry, SchemaMap, Target, internal
+from .mysql_capture_text import (
+    EVENTS,
+    TELL,
+    TELL_FIRST,
+    TRANSACTION,
+    capture_name,
+    entry_procedure,
+    stand_in_names,
+    table_objects,
+)
+from .mysql_guards import MariaDBGuards
+from .mysql_types import text_form
+from .objects import TrailObject, dropped
+
+ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
+
+
+class MariaDBCapture(MariaDBGuards):
+    """What lets MariaDB record by itself."""
+
+    # -- trigger capture -----------------------------------------------------------
+
+    told_rolls_back = False
+    records_truncate = False
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give the procedure that opens an entry."""
+        place = schemas.get(trail.transaction.schema, trail.transaction.schema)
+        return [entry_procedure(place, self._beside(trail, schemas, ""), self.quote(trail.transaction.name))]
+
+    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the epochs, and the procedure of trigger capture."""
+        objects = self.capture_shared(trail, schemas, default_schema)
+        return [*super().after_drop(trail, schemas, default_schema), *dropped(objects)]
+
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give a table's triggers, and those that stand in for the foreign keys that lead to it."""
+        return table_objects(self, audited, Place(self, schemas, default_schema))
+
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Look for the triggers and the tables that they write, and for foreign keys that change rows past them."""
+        audited = target.audited
+        place = Place(self, target.schemas, connection.dialect.default_schema_name)
+        for table in (audited.trail.transaction, audited.history):
+            found = internal(connection, sa.text(self.table_exists), place.names(table)).first()
+            if found is None:
+                return f"table {table.fullname}"
+        wanted = {(place.schema(audited.table), capture_name(audited.table, event)) for event in EVENTS}
+        wanted |= self._stand_ins(connection, place.names(audited.table))
+        statement = sa.text(
+            "SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE trigger_schema IN :schemas"
+        ).bindparams(sa.bindparam("schemas", expanding=True))
+        rows = internal(connection, statement, {"schemas": sorted({schema for schema, _name in wanted})})
+        missing = sorted(wanted - {(row[0], row[1]) for row in rows})
+        return f"trigger {missing[0][1]}" if missing else None
+
+    def _stand_ins(self, connection: Connection, names: Mapping[str, str]) -> set[tuple[str, str]]:
+        """Give schema and name of the triggers that have to stand in for a table's foreign keys in the database."""
+        statement = sa.text(
+            "SELECT k.referenced_table_schema, r.delete_rule, r.update_rule, GROUP_CONCAT(k.column_name "
+            "ORDER BY k.ordinal_position) FROM information_schema.referential_constraints AS r "
+            "JOIN information_schema.key_column_usage AS k ON k.constraint_schema = r.constraint_schema "
+            "AND k.constraint_name = r.constraint_name AND k.table_name = r.table_name "
+            "WHERE r.constraint_schema = :schema AND r.table_name = :name GROUP BY r.constraint_name"
+        )
+        found: set[tuple[str, str]] = set()
+        for schema, on_delete, on_update, columns in internal(connection, statement, names):
+            at_delete, at_update = stand_in_names(names["name"], columns.split(","))
+            found |= {(schema, at_delete)} if on_delete in ACTIONS else set()
+            found |= {(schema, at_update)} if on_update in ACTIONS else set()
+        return found
+
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        firsts: Sequence[Entry | None],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        """Say who and why, and in which transaction of the connection."""
+        said = {name: value for name, value in claims.items() if value is not None}
+        parameters: dict[str, Any] = {"claims": json.dumps(said, ensure_ascii=False)}
+        first = next((entry for entry in firsts if entry is not None), None)
+        if first is not None:
+            parameters["first"] = first.id
+        internal(connection, sa.text(TELL if first is None else TELL_FIRST), parameters)
+
+    def told_first(self, connection: Connection, target: Target, token: str) -> Entry | None:
+        """Ask for the entry that the connection's variable refers to, if it is of this transaction."""
+        entries = self.table_name(target.trail.transaction, target.schemas)
+        statement = sa.text(
+            f"SELECT x.id, x.recorded_at FROM {entries} AS x "
+            f"WHERE x.id = @sa_audit_first AND @sa_audit_first_in <=> {TRANSACTION}"
+        ).columns(sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
+        row = internal(connection, statement).first()
+        return Entry(row.id, row.recorded_at) if row is not None else None
+
+    def column_text(self, column: RecordedColumn, alias: str) -> str:
+        """Give the SQL of a column as text that says its value exactly."""
+        return self._text(column, alias)
+
+    # -- texts ---
+
+    def _text(self, column: RecordedColumn, alias: str) -> str:
+        """Give an image as a text whose type JSON_ARRAY takes for a string, whatever is in it."""
+        return f"CONVERT({self._image(column, alias)} USING utf8mb4)"
+
+    def _image(self, column: RecordedColumn, alias: str) -> str:
+        text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
+        return f"SHA2({text}, 256)" if column.masked else text
+
+    def members(self, audited: AuditedTable, image: str = "v.o", *, old_row: str = "", new_row: str = "t") -> list[str]:
+        """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged.
+
+        Args:
+            audited: the table.
+            image: what the names of the texts before begin with, such as ``v.o`` for ``v.o0`` and ``v.o1``.
+            old_row: the alias of the row before, if there is one.
+            new_row: the alias of the row after.
+        """
+        keys = {column.name for column in audited.key}
+        members = []
+        for i, column in enumerate(audited.columns):
+            if column.name in keys:
+                continue
+            old = self._text(column, old_row) if old_row else f"{image}{i}"
+            value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
+            members.append(
+                f"IF(BINARY {old} <=> BINARY {self._text(column, new_row)}, '', "
+                f"CONCAT({self.json_key(column.name)}, {value}))"
+            )
+        return members
+
+
+class Place:
+    """Where the tables of one connection stand, whose schemas may be translated."""
+
+    def __init__(self, backend: MariaDBGuards, schemas: SchemaMap, default_schema: str | None) -> None:
+        self._backend, self._schemas, self._default = backend, schemas, default_schema
+
+    def schema(self, table: sa.Table) -> str:
+        """Give a table's schema."""
+        return self._schemas.get(table.schema, table.schema) or self._default or ""
+
+    def names(self, table: sa.Table) -> dict[str, str]:
+        """Give a table's schema and name."""
+        return {"schema": self.schema(table), "name": table.name}
+
+    def name(self, table: sa.Table, seen_from: sa.Table) -> str:
+        """Give a table's quoted name, with its schema where that is another than that of the one that writes it."""
+        return f"{self.routine(table, seen_from)}{self._backend.quote(table.name)}"
+
+    def routine(self, trail: sa.Table, seen_from: sa.Table) -> str:
+        """Give what stands before a routine of the trail: its schema with a dot, or nothing."""
+        schema = self.schema(trail)
+        return "" if schema == self.schema(seen_from) else f"{self._backend.quote(schema)}."
+
+    def trigger(self, name: str, table: sa.Table) -> str:
+        """Give the quoted full name of a trigger of a table."""
+        schema = self._schemas.get(table.schema, table.schema)
+        return f"{self._backend.quote(schema)}.{self._backend.quote(name)}" if schema else self._backend.quote(name)
+
+    def full(self, table: sa.Table) -> str:
+        """Give a table's quoted name as it is created."""
+        return self._backend.table_name(table, self._schemas)

@@ -1,0 +1,102 @@
+"""PostgreSQL: trigger capture: what stands in the database for it, and how a session says who it is.
+
+Imports model and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..model.history import AuditedTable, RecordedColumn, Trail
+from .backend import Entry, SchemaMap, Target, internal
+from .objects import TrailObject, dropped
+from .postgresql_capture_text import ROW_TRIGGER, table_objects
+from .postgresql_entry import SPEAK, shared_objects
+from .postgresql_guards import PostgreSQLGuards
+from .postgresql_types import EXACT_TEXT, is_float, text_form
+
+
+class PostgreSQLCapture(PostgreSQLGuards):
+    """What lets PostgreSQL record by itself."""
+
+    # -- trigger capture -------------------------------------------------------------
+
+    def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give the functions that all captured tables of a trail use."""
+        place = self._real_schema(trail.transaction, schemas, default_schema)
+        return shared_objects(place, self.quote(place), self._qualified(trail.transaction, schemas, default_schema))
+
+    def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
+        """Drop the functions of guards and of capture, unless another trail's tables use them."""
+        objects = self.capture_shared(trail, schemas, default_schema)
+        return [*super().after_drop(trail, schemas, default_schema), *dropped(objects)]
+
+    def capture(self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give a table's capture function, its row trigger and its truncate trigger."""
+        table, history, transaction = audited.table, audited.history, audited.trail.transaction
+        names = {
+            "schema": self._real_schema(table, schemas, default_schema),
+            "name": table.name,
+            "table": self._qualified(table, schemas, default_schema),
+            "history": self._qualified(history, schemas, default_schema),
+            "history_place": self._real_schema(history, schemas, default_schema),
+            "history_schema": self._schema(history, schemas, default_schema),
+            "transaction": self._qualified(transaction, schemas, default_schema),
+            "trail_schema": self._schema(transaction, schemas, default_schema),
+        }
+        return table_objects(self, audited, names)
+
+    def missing_capture(self, connection: Connection, target: Target) -> str | None:
+        """Look for the row trigger, enabled for ordinary sessions, and for the tables that it writes."""
+        audited = target.audited
+        statement = sa.text(
+            "SELECT pg_catalog.to_regclass(:transaction) IS NOT NULL, pg_catalog.to_regclass(:history) IS NOT NULL, "
+            "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(:name) "
+            "AND tgname = :trigger AND tgenabled IN ('A', 'O'))"
+        )
+        tables = {"transaction": audited.trail.transaction, "history": audited.history, "name": audited.table}
+        names = {key: self.table_name(table, target.schemas).replace("\\:", ":") for key, table in tables.items()}
+        found = internal(connection, statement, {**names, "trigger": ROW_TRIGGER}).one()
+        parts = (
+            f"table {tables['transaction'].fullname}",
+            f"table {audited.history.fullname}",
+            f"trigger {ROW_TRIGGER}",
+        )
+        return next((part for part, there in zip(parts, found, strict=True) if not there), None)
+
+    def tell(
+        self,
+        connection: Connection,
+        targets: Sequence[Target],
+        firsts: Sequence[Entry | None],
+        claims: Mapping[str, Any],
+        token: str,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        """Set who and why for this transaction, or this savepoint."""
+        said = {name: value for name, value in claims.items() if value is not None}
+        internal(connection, sa.text(SPEAK), {"claims": json.dumps(said, ensure_ascii=False)})
+
+    def column_text(self, column: RecordedColumn, value: str) -> str:
+        """Give the SQL that turns a column's value into text that says it exactly."""
+        return text_form(self.database_type(column.source.type), value)
+
+    def is_virtual(self, column: RecordedColumn) -> bool:
+        """Tell a generated column that is computed when it is read: since PostgreSQL 18, unless it is PERSISTED."""
+        computed = column.source.computed
+        return computed is not None and not computed.persisted and (self.dialect.server_version_info or (0,)) >= (18,)
+
+    def settings(self, audited: AuditedTable) -> dict[str, str]:
+        """Give the settings that would make a float's text lossy, or that of dates inside arrays ambiguous."""
+        types = [self.database_type(column.source.type) for column in audited.columns]
+        others = [type_ for type_ in types if is_float(type_) or not isinstance(type_, EXACT_TEXT)]
+        needed = {"extra_float_digits": "'3'"} if others else {}
+        if not all(is_float(type_) for type_ in others):
+            needed |= {"DateStyle": "'ISO'", "IntervalStyle": "'postgres'"}
+        return needed
