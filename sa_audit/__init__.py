@@ -19,7 +19,7 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
         past.get(Account, 42)
 """
 
-from .capture import Context, context, current_context
+from .capture import Context, context, current_context, record
 from .errors import (
     ActorRequired,
     AnchorUnavailable,
@@ -61,15 +61,20 @@ from .model import (
     track,
 )
 from .query import (
+    Access,
     Change,
     Discrepancy,
+    Event,
     Page,
+    Reader,
     TransactionInfo,
     TransactionRecord,
     blame,
     diff,
     history,
     history_class,
+    readers,
+    reads,
     reconcile,
     restore,
     revert,
@@ -83,6 +88,7 @@ from .verification import Finding, Report, prove, prove_consistency, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "Access",
     "ActorRequired",
     "AnchorUnavailable",
     "AuditError",
@@ -98,6 +104,7 @@ __all__ = [
     "Encrypt",
     "Erased",
     "ErasedValue",
+    "Event",
     "Exclude",
     "Excluded",
     "Finding",
@@ -110,6 +117,7 @@ __all__ = [
     "NotSealed",
     "Page",
     "ReadOnlyPast",
+    "Reader",
     "ReasonRequired",
     "Report",
     "Retention",
@@ -136,8 +144,11 @@ __all__ = [
     "is_trail_table",
     "prove",
     "prove_consistency",
+    "readers",
+    "reads",
     "rebase",
     "reconcile",
+    "record",
     "restore",
     "revert",
     "seal",

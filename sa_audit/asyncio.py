@@ -1,17 +1,17 @@
-"""Awaitable twins of the functions that ask and restore, for an ``AsyncSession``.
+"""Awaitable twins of the functions that ask, restore and record, for an ``AsyncSession``.
 
 Each takes the arguments of its namesake in :mod:`sa_audit` and gives the same; what iterates there is a list here.
-Imports query and SQLAlchemy only.
+Imports query, capture and SQLAlchemy only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from . import query
-from .query import Change, Discrepancy, Operation, Page, TransactionRecord
+from . import capture, query
+from .query import Access, Change, Discrepancy, Operation, Page, Reader, TransactionRecord
 
 
 async def history(
@@ -50,7 +50,7 @@ async def trail(
     actor: str | None = None,
     entity: Any = None,
     identity: Any = None,
-    operation: Operation | None = None,
+    operation: Operation | Literal["event", "read"] | None = None,
     action: str | None = None,
     since: Any = None,
     until: Any = None,
@@ -76,6 +76,36 @@ async def trail(
     )
 
 
+async def reads(
+    session: AsyncSession, entity: Any, key: Any = None, *, since: Any = None, until: Any = None
+) -> list[Access]:
+    """Give the statements that showed a row; see :func:`sa_audit.reads`."""
+    return await session.run_sync(lambda sync: query.reads(sync, entity, key, since=since, until=until))
+
+
+async def readers(
+    session: AsyncSession, entity: Any, *, since: Any = None, until: Any = None, at_least: int = 1
+) -> list[Reader]:
+    """Give who read how many rows of an entity; see :func:`sa_audit.readers`."""
+    return await session.run_sync(lambda sync: query.readers(sync, entity, since=since, until=until, at_least=at_least))
+
+
+async def record(
+    session: AsyncSession,
+    action: str,
+    target: Any = None,
+    data: Any = None,
+    *,
+    durable: bool = False,
+    subject: Any = None,
+    base: Any = None,
+) -> None:
+    """Record a domain event; see :func:`sa_audit.record`."""
+    await session.run_sync(
+        lambda sync: capture.record(sync, action, target, data, durable=durable, subject=subject, base=base)
+    )
+
+
 async def reconcile(session: AsyncSession, entity: Any) -> list[Discrepancy]:
     """Give all rows whose present state differs from the last recorded one; see :func:`sa_audit.reconcile`."""
     return await session.run_sync(lambda sync: list(query.reconcile(sync, entity)))
@@ -94,4 +124,16 @@ async def revert(session: AsyncSession, transaction_id: int, *, base: Any = None
     return await session.run_sync(lambda sync: query.revert(sync, transaction_id, base=base))
 
 
-__all__ = ["blame", "diff", "history", "reconcile", "restore", "revert", "trail", "transaction"]
+__all__ = [
+    "blame",
+    "diff",
+    "history",
+    "readers",
+    "reads",
+    "reconcile",
+    "record",
+    "restore",
+    "revert",
+    "trail",
+    "transaction",
+]

@@ -3,7 +3,8 @@
 Imports model and ddl.
 """
 
-from . import listeners
+from . import access, listeners, readers
 from .context import Context, context, current_context
+from .events import record
 
-__all__ = ["Context", "context", "current_context", "listeners"]
+__all__ = ["Context", "access", "context", "current_context", "listeners", "readers", "record"]

@@ -42,6 +42,18 @@ class OpenEntry:
 
 
 @dataclass(slots=True)
+class Attempt:
+    """The changes of one table that a transaction tries, with who tries them: what is left of it if it is rolled back.
+
+    ``rows`` gives the operation by key, as far as it is known.
+    """
+
+    target: Target
+    context: Context
+    rows: dict[Key, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Told:
     """What the database was told of who writes, and the savepoints in which that was and that are still open."""
 
@@ -84,6 +96,15 @@ class Recording:
     told_to: list[Target] = field(default_factory=list)
     token: str = ""
     bulk: BulkOperation | None = None
+    kept: list[Any] = field(default_factory=list)
+    attempts: dict[AuditedTable, Attempt] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    def tries(self, target: Target, operation: str, keys: Sequence[Key]) -> None:
+        """Note that rows are about to be changed, where the model wants to know of attempts."""
+        attempt = self.attempts.get(target.audited)
+        if attempt is not None:
+            attempt.rows.update(dict.fromkeys(keys, operation))
 
     def next_flush(self) -> int:
         """Give the next number for ``audit_flush``."""
@@ -106,6 +127,10 @@ class Recording:
             if known.place == place and (known.context is context or known.context == context):
                 return known.entry
         return None
+
+    def first_at(self, connection: Connection, target: Target) -> Entry | None:
+        """Give the transaction's first entry in the place where a target's entries stand."""
+        return self.first(place_of(connection, target))
 
     def first(self, place: str | None) -> Entry | None:
         """Give the transaction's first entry in a place."""
@@ -176,6 +201,9 @@ def admit(connection: Connection, audited: AuditedTable) -> Recording:
         require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
     recording = recording_on(connection)
     audited.trail.used = True
+    if audited.options.attempts and audited not in recording.attempts:
+        target = target_of(audited, connection.get_execution_options())
+        recording.attempts[audited] = Attempt(target, current_context())
     return recording
 
 
@@ -230,6 +258,10 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
         CaptureMissing: if the database has no trail.
     """
     others = 0
+    if recording.attempts:
+        recording.tries(target, "insert", batch.inserted)
+        recording.tries(target, "update", [image.key for image in batch.images])
+        recording.tries(target, "delete", batch.deleted)
     if not target.audited.table.primary_key.columns:
         for keys in (batch.inserted, batch.deleted, [image.key for image in batch.images]):
             refuse_equal_keys(target.audited, len(keys) - len(set(keys)))
@@ -344,6 +376,7 @@ def read_images(connection: Connection, recording: Recording, target: Target, ke
     """Read rows as they stand, locked until the transaction ends, in chunks of the backend's size."""
     backend, width = recording.backend, len(target.audited.key)
     images: dict[Key, Image] = {}
+    recording.tries(target, "change", keys)
     with missing_tables_named(connection, target):
         for start in range(0, len(keys), backend.chunk):
             rows = backend.read_images(connection, target, keys[start : start + backend.chunk])

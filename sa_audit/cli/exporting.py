@@ -120,7 +120,7 @@ def _changes(engine: sa.Engine, metadata: sa.MetaData, entity: Entity | None, id
         while True:
             target = None if entity is None else entity.target
             page = trail(session, entity=target, base=metadata, limit=PAGE, after=after)
-            yield from page.entries
+            yield from (entry for entry in page.entries if isinstance(entry, Change))
             if not page.next or page.next == after:
                 return
             after = page.next

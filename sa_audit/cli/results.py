@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..model import Marker
-from ..query.change import Change, Page, TransactionInfo
+from ..query.change import Access, Change, Event, Page, TransactionInfo
 from .encoding import moment, printable, to_json, to_text
 
 SHORT = 60
@@ -32,7 +32,7 @@ class Result(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LogResult:
-    """A page of the trail.  JSON: ``{"entries": [change, ...], "next": cursor or null, "withheld": bool}``."""
+    """A page of the trail.  JSON: ``{"entries": [entry, ...], "next": cursor or null, "withheld": bool}``."""
 
     page: Page
 
@@ -75,6 +75,26 @@ class HistoryResult:
             return plain(f"{self.title}: no change is recorded")
         title = plain(f"{self.title}: {count} change{'s' if count > 1 else ''}")
         return _group(title, changes_table(self.changes, with_entity=False))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadsResult:
+    """Who looked at one row.  JSON: ``[read, ...]``, oldest first."""
+
+    title: str
+    reads: Sequence[Access]
+
+    def to_json(self) -> Any:
+        """Give it as JSON values."""
+        return [change_json(read) for read in self.reads]
+
+    def render(self) -> RenderableType:
+        """Give it for people."""
+        count = len(self.reads)
+        if not count:
+            return plain(f"{self.title}: no read is recorded")
+        title = plain(f"{self.title}: {count} read{'s' if count > 1 else ''}")
+        return _group(title, changes_table(self.reads, with_entity=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +194,13 @@ class RestoreResult:
 # -- parts ----------------------------------------------------------------------------
 
 
-def change_json(change: Change) -> dict[str, Any]:
-    """Give a change as JSON values.
+def change_json(change: Change | Event | Access) -> dict[str, Any]:
+    """Give a change, event or read as JSON values.
 
-    ``{"audit_id", "entity", "table", "identity": [...], "operation", "recorded_at", "diff": {attribute: {"before",
-    "after"}}, "state": {attribute: value}, "transaction": {"id", "recorded_at", "actor", ...}}``
+    ``{"audit_id", "entity", "table", "identity": [...], "operation", "recorded_at", "transaction": {"id",
+    "recorded_at", "actor", ...}}`` and for a change ``{"diff": {attribute: {"before", "after"}}, "state": {attribute:
+    value}}``, for an event ``{"action", "data", "durable"}``, for a read ``{"rows": [[...]], "columns": [...],
+    "statement", "criteria", "identities", "row_count"}``.
     """
     return {
         "audit_id": change.audit_id,
@@ -187,21 +209,28 @@ def change_json(change: Change) -> dict[str, Any]:
         "identity": to_json(change.identity),
         "operation": change.operation,
         "recorded_at": to_json(change.recorded_at),
-        "diff": {
-            name: {"before": to_json(before), "after": to_json(after)} for name, (before, after) in change.diff.items()
-        },
-        "state": to_json(change.state),
+        **_details(change),
         "transaction": {
             field.name: to_json(getattr(change.transaction, field.name)) for field in fields(TransactionInfo)
         },
     }
 
 
-def changes_table(changes: Sequence[Change], *, with_entity: bool, limit: int | None = None) -> Table:
+def _details(entry: Change | Event | Access) -> dict[str, Any]:
+    if isinstance(entry, Change):
+        pairs = {n: {"before": to_json(before), "after": to_json(after)} for n, (before, after) in entry.diff.items()}
+        return {"diff": pairs, "state": to_json(entry.state)}
+    own: tuple[str, ...] = ("action", "data", "durable")
+    if isinstance(entry, Access):
+        own = ("rows", "columns", "statement", "criteria", "identities", "row_count")
+    return {name: to_json(getattr(entry, name)) for name in own}
+
+
+def changes_table(changes: Sequence[Change | Event | Access], *, with_entity: bool, limit: int | None = None) -> Table:
     """Give changes as a table: when, who, (which row,) what and why."""
     table = grid("when (UTC)", "who", *(["row"] if with_entity else []), "what")
     for change in changes:
-        row = [plain(f"{change.entity} {identity_text(change.identity)}".rstrip())] if with_entity else []
+        row = [plain(f"{change.entity or ''} {identity_text(change.identity)}".strip())] if with_entity else []
         table.add_row(plain(moment(change.recorded_at)), who(change.transaction), *row, what(change, limit))
     return table
 
@@ -214,18 +243,41 @@ def who(info: TransactionInfo) -> Text:
     return text
 
 
-STYLES = {"insert": "green", "update": "yellow", "delete": "red", "baseline": "blue", "truncate": "red"}
+STYLES = {
+    "insert": "green",
+    "update": "yellow",
+    "delete": "red",
+    "baseline": "blue",
+    "truncate": "red",
+    "event": "magenta",
+    "read": "cyan",
+}
 
 
-def what(change: Change, limit: int | None = None) -> Text:
-    """Give what a change did, one attribute a line, and why."""
-    text = Text(change.operation, style=STYLES.get(change.operation, ""))
+def what(change: Change | Event | Access, limit: int | None = None) -> Text:
+    """Give what a change did, one attribute a line, or what an event or read was, and why."""
+    title = printable(change.action) if isinstance(change, Event) else change.operation
+    text = Text(title, style=STYLES.get(change.operation, ""))
     if change.reason:
         text.append(f" ({printable(change.reason)})", style="dim")
+    if isinstance(change, Event):
+        for name, value in (change.data or {}).items():
+            text.append(f"\n{printable(name)} ", style="bold not dim")
+            text.append(to_text(value, limit), style="default")
+        return text
+    if isinstance(change, Access):
+        return text.append(_read(change), style="default")
     for name, (before, after) in change.diff.items():
         text.append(f"\n{printable(name)} ", style="bold not dim")
         text.append(_values(change.operation, before, after, limit), style="default")
     return text
+
+
+def _read(access: Access) -> str:
+    """Give how much a statement read, and of what."""
+    count = "rows as they were fetched" if access.row_count is None else f"{access.row_count} row(s)"
+    columns = f" of {', '.join(map(printable, access.columns))}" if access.columns else ""
+    return f"\n{count}{columns}, by {access.statement[:19]}"
 
 
 def _values(operation: str, before: Any, after: Any, limit: int | None) -> str:

@@ -150,6 +150,23 @@ class Backend(Stages):
     def lock_table(self, connection: Connection, target: Target) -> None:
         """Take the lock on a table that the coming DELETE or UPDATE takes, so that its entry is dated after it."""
 
+    relaxed_setting: ClassVar[str | None] = None
+    """The statement by which a connection's commits no longer wait for the disk, or None where there is none."""
+
+    texts_source: ClassVar[str]
+    """The FROM clause that gives the texts of a JSON array, the parameter ``texts``, as ``v.t``."""
+
+    reads_while_others_write: ClassVar[bool] = True
+    """Whether a result that is not yet read to its end lets another connection commit."""
+
+    def writes_alone(self, connection: Connection) -> bool:
+        """Tell whether no other connection can write while this one's transaction is open."""
+        return False
+
+    def stands_alone(self, connection: Connection) -> bool:
+        """Tell whether no other connection can reach this one's database."""
+        return False
+
     def cascades(self, connection: Connection) -> bool:
         """Tell whether the database acts on foreign keys by itself on this connection."""
         return True

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from ..errors import TrailNotEmpty
 from ..model.declaration import complete
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
+from ..model.records import ACCESS, EVENT
 from ..model.tables import TRAIL_TABLE
 from .backend import INTERNAL, SchemaMap, backend_for, note_trail
 from .objects import dropped, replacing
@@ -27,7 +28,7 @@ lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.Context
 """Where a test has lifted the guards: the database's URL, and the ids of the trails."""
 
 _LATE = "sa_audit.late_tables"
-KEPT = ("history", "audit_transaction", "audit_block")
+KEPT = ("history", "audit_transaction", "audit_block", EVENT, ACCESS)
 """The marks of tables that are not dropped while they hold rows."""
 
 

@@ -23,6 +23,10 @@ IMPORTING = "sa_audit: an import of history is under way"
 class MariaDBGuards(Backend):
     """What keeps a trail on MariaDB append-only."""
 
+    texts_source = (
+        "JSON_TABLE(:texts, '$[*]' COLUMNS (t VARCHAR(480) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$')) AS v"
+    )
+
     def literal(self, text: str) -> str:
         """Escape the backslash as well, which MariaDB reads in literals."""
         return super().literal(text.replace("\\", "\\\\"))

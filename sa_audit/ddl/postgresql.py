@@ -42,6 +42,8 @@ class PostgreSQL(PostgreSQLCapture):
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
+    texts_source = "(SELECT json_array_elements_text(CAST(:texts AS json)) AS t) AS v"
+    relaxed_setting = "SET synchronous_commit = off"
 
     # -- images --------------------------------------------------------------------
 

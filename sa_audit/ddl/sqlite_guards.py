@@ -113,6 +113,18 @@ class SQLiteGuards(Backend):
         finally:
             cursor.close()
 
+    reads_while_others_write = False
+    texts_source = "(SELECT value AS t FROM json_each(:texts)) AS v"
+
+    def writes_alone(self, connection: Connection) -> bool:
+        """A transaction that the driver has begun may hold the only write lock, or keep others from it."""
+        return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
+
+    def stands_alone(self, connection: Connection) -> bool:
+        """A database in memory belongs to its connection."""
+        url = connection.engine.url
+        return url.database in (None, "", ":memory:") or "mode=memory" in f"{url.database}{url.query}"
+
     def cascades(self, connection: Connection) -> bool:
         """Foreign keys act on SQLite only where the connection has switched them on."""
         options = OWN

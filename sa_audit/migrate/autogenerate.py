@@ -31,6 +31,9 @@ NAME: Final = "sa_audit"
 SIGNATURES: Final = (
     frozenset(RESERVED),
     frozenset({"recorded_at", "first_id", "on_behalf_of", "db_user", "db_role", "db_addr", "db_txid"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "action", "entity", "table_name", "identity"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "entity", "table_name", "statement", "row_count"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "access_id", "table_name", "identity"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
     frozenset({"number", "first_leaf", "leaves", "entries", "tiles"}),
     frozenset({"block", "table_id", "first_row", "last_row", "leaves"}),
@@ -198,7 +201,7 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [*trail.fixed, *(audited.history for audited in trail.audited.values())]
+        for table in [*trail.fixed, *trail.records, *(audited.history for audited in trail.audited.values())]
     }
     places |= {
         _place(script, operation)

@@ -122,7 +122,7 @@ class Comparison:
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""
         tables = []
-        for table in [*self.trail.fixed, *(audited.history for audited in self.histories)]:
+        for table in [*self.trail.fixed, *self.trail.records, *(audited.history for audited in self.histories)]:
             place = self.script.place(table)
             if place not in self.done:
                 self.done.add(place)
@@ -179,7 +179,9 @@ class Comparison:
 
     def _part(self, table: sa.Table) -> Part:
         source = next((audited.table for audited in self.histories if audited.history is table), None)
-        title = f"history of {source.fullname}" if source is not None else TITLES[table.info[TRAIL_TABLE]]
+        title = TITLES.get(str(table.info[TRAIL_TABLE]), str(table.comment).removeprefix("sa_audit: "))
+        if source is not None:
+            title = f"history of {source.fullname}"
         return Part(
             title=title,
             table=plain_table(table, self.script.dialect),

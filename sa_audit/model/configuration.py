@@ -1,10 +1,12 @@
-"""Options of one model, and the configuration of one MetaData.  Imports only errors."""
+"""Options of one model, and the configuration of one MetaData.  Imports only errors and SQLAlchemy."""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 
@@ -31,8 +33,9 @@ class AuditOptions:
 
     Args:
         capture: ``"session"`` (SQLAlchemy's hooks record) or ``"trigger"`` (the database's own triggers do).
-        reads: record reads, too (not in this release).
-        attempts: record rolled-back changes, too (not in this release).
+        reads: record reads, too: True or ``"durable"`` commits the record of a read before its rows are handed over,
+            ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
+        attempts: leave a durable event of each transaction with changes of the model that is rolled back.
         subject: the column that says whose data a row is (not in this release).
         retention: how long the history is kept (not in this release).
         partition: ``"month"`` for partitioned history (not in this release).
@@ -58,7 +61,9 @@ class AuditOptions:
         _check_capture(self.capture, "AuditOptions")
         if self.reads not in (False, True, "durable", "relaxed"):
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
-        for name in ("reads", "attempts", "subject", "retention", "partition"):
+        if not isinstance(self.attempts, bool):
+            raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
+        for name in ("subject", "retention", "partition"):
             if getattr(self, name):
                 raise ConfigurationError(
                     f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
@@ -118,7 +123,10 @@ class Configuration:
                 raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
         if self.roles is not None and not isinstance(self.roles, Roles):
             raise ConfigurationError(f"configure(roles={self.roles!r}): give sa_audit.Roles(...)")
-        for name in ("keys", "record_engine"):
+        engine = self.record_engine
+        if engine is not None and not isinstance(getattr(engine, "sync_engine", engine), sa.Engine):
+            raise ConfigurationError(f"configure(record_engine={engine!r}): give a sqlalchemy Engine or AsyncEngine")
+        for name in ("keys",):
             if getattr(self, name) is not None:
                 raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")
 

@@ -78,7 +78,8 @@ def configure(
         text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on tables with session capture pass unrecorded.
         roles: the database roles that migrations give the trail to; None: they have no privilege section.
         keys: not in this release.
-        record_engine: not in this release.
+        record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
+            the session's, with a pool of its own.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.
 
     Raises:

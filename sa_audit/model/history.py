@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from ..errors import ConfigurationError, NotAudited
 from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
 from .log import FIXED, clear_the_way
+from .records import access_row_table, access_table, event_table
 from .tables import TRAIL_TABLE, history_sequence
 from .types import plain_type
 
@@ -56,6 +57,27 @@ class Trail:
         self.block, self.sealed, self.checkpoint = (
             made[name] for name in ("audit_block", "audit_sealed", "audit_checkpoint")
         )
+        self.event = self._record_table(event_table)
+        self.access: sa.Table | None = None
+        self.access_row: sa.Table | None = None
+
+    def _record_table(self, make: Callable[[sa.MetaData, str | None, sa.Sequence], sa.Table]) -> sa.Table:
+        table = make(self.metadata, self.transaction.schema, self.sequence)
+        table.add_is_dependent_on(self.transaction)  # whose guards it shares
+        table.info[TRAIL] = self
+        return table
+
+    @property
+    def records(self) -> list[sa.Table]:
+        """The tables of what is not a change: events, and reads where a model records them."""
+        return [table for table in (self.event, self.access, self.access_row) if table is not None]
+
+    def watch_reads(self) -> None:
+        """Make the tables of reads, once a model records them."""
+        if self.access is None:
+            self.access = self._record_table(access_table)
+            self.access_row = self._record_table(access_row_table)
+            reading.add(self)
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
@@ -81,6 +103,13 @@ class Trail:
             return known
         audited = AuditedTable(self, table, options or AuditOptions(), key)
         self.audited[table] = audited
+        if audited.options.reads:
+            self.watch_reads()
+        if audited.options.attempts and audited.by_trigger:
+            raise ConfigurationError(
+                f"{table.fullname} is recorded by triggers, whose work a rollback undoes, so "
+                "AuditOptions(attempts=True) would see nothing of it: use capture='session' for it, or leave it out"
+            )
         self.captures = self.captures or audited.by_trigger
         table.info = {**table.info, AUDITED: audited}
         return audited
@@ -132,7 +161,7 @@ class Trail:
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]
         for _table, _options, history in tracked:
             self.metadata.remove(history)
-        for table in self.fixed:
+        for table in (*self.fixed, *self.records):
             self.metadata.remove(table)
         self.metadata._sequences.pop(self.sequence._key, None)
         self.audited.clear()
@@ -143,6 +172,8 @@ class Trail:
 
 
 _trails: weakref.WeakSet[Trail] = weakref.WeakSet()
+reading: weakref.WeakSet[Trail] = weakref.WeakSet()
+"""The trails that record reads; while there is none, no statement is looked at."""
 _serials = itertools.count()
 
 

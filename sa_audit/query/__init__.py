@@ -3,7 +3,8 @@
 Imports model, ddl, privacy and capture only.
 """
 
-from .change import Change, Discrepancy, Operation, Page, TransactionInfo, TransactionRecord
+from .accesses import readers, reads
+from .change import Access, Change, Discrepancy, Event, Operation, Page, Reader, TransactionInfo, TransactionRecord
 from .history import blame, diff, history
 from .historyclass import history_class
 from .reconcile import reconcile
@@ -12,16 +13,21 @@ from .revert import revert
 from .trail import trail, transaction
 
 __all__ = [
+    "Access",
     "Change",
     "Discrepancy",
+    "Event",
     "Operation",
     "Page",
+    "Reader",
     "TransactionInfo",
     "TransactionRecord",
     "blame",
     "diff",
     "history",
     "history_class",
+    "readers",
+    "reads",
     "reconcile",
     "restore",
     "revert",

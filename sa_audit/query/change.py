@@ -92,16 +92,132 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A domain event: what :func:`sa_audit.record` has written.
+
+    Attributes:
+        action: what happened; ``sa_audit.rolled_back`` for a transaction that was rolled back (``attempts``).
+        entity: the name of the class of the object that it happened to; None if there is none.
+        table: the full name of the table that names the row, or None.
+        identity: the key's values; empty if there is no row.
+        data: what the application gave, as JSON values.
+        durable: whether it was written apart from the session's transaction.
+        recorded_at: the database's clock at the transaction's first audited write; aware, UTC.
+        transaction: who and why.
+        audit_id: the id of its row of ``audit_event``.
+    """
+
+    action: str
+    entity: str | None
+    table: str | None
+    identity: tuple[Any, ...]
+    data: Mapping[str, Any] | None
+    durable: bool
+    recorded_at: dt.datetime
+    transaction: TransactionInfo
+    audit_id: int
+
+    @property
+    def operation(self) -> Literal["event"]:
+        """What kind of entry it is."""
+        return "event"
+
+    @property
+    def actor(self) -> str | None:
+        """Who the application says it was."""
+        return self.transaction.actor
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as the application says."""
+        return self.transaction.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A statement that read rows of a model with ``reads``, or a look into the trail of them.
+
+    Attributes:
+        entity: the name of the class.
+        table: the full name of the table that names the rows.
+        rows: the keys of the rows that it showed, as far as they are known.
+        columns: the attributes (of plain tables, the columns) that it read; empty for an aggregate over whole rows.
+        statement: the fingerprint of its SQL text, ``"sha256:..."``, or for a look into the trail ``"history()"``
+            and the like.
+        criteria: where the rows are not known, what they were sought by.
+        identities: ``"known"``; ``"streamed"``: written as the rows were fetched, so that after a crash some rows
+            that were fetched but not yet handed over may be missing; ``"none"``: not known, ``criteria`` stands for it.
+        row_count: how many rows the result had; None for a stream.
+        recorded_at: the database's clock; aware, UTC.
+        transaction: who and why.
+        audit_id: the id of its row of ``audit_access``.
+    """
+
+    entity: str
+    table: str
+    rows: tuple[tuple[Any, ...], ...]
+    columns: tuple[str, ...]
+    statement: str
+    criteria: Any
+    identities: Literal["known", "streamed", "none"]
+    row_count: int | None
+    recorded_at: dt.datetime
+    transaction: TransactionInfo
+    audit_id: int
+
+    @property
+    def operation(self) -> Literal["read"]:
+        """What kind of entry it is."""
+        return "read"
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """The key of the row that it showed, if it showed one; else empty."""
+        return self.rows[0] if len(self.rows) == 1 else ()
+
+    @property
+    def actor(self) -> str | None:
+        """Who the application says it was."""
+        return self.transaction.actor
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as the application says."""
+        return self.transaction.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Who read how much of an entity; what :func:`sa_audit.readers` gives.
+
+    Attributes:
+        actor: who, as the application says.
+        rows: how many different rows were shown to them.
+        others: how many rows went into results whose rows are not known, such as those of aggregates.
+        statements: how many statements they read by.
+    """
+
+    actor: str | None
+    rows: int
+    others: int
+    statements: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionRecord:
     """Everything that one database transaction did to audited tables.
 
     Attributes:
         infos: its rows of ``audit_transaction``, the first one first; several if the context changed midway.
         changes: its changes, in their order.
+        events: its domain events, in their order.
+        reads: the reads that were recorded in it.
     """
 
     infos: tuple[TransactionInfo, ...]
     changes: tuple[Change, ...]
+    events: tuple[Event, ...] = ()
+    reads: tuple[Access, ...] = ()
 
     @property
     def id(self) -> int:
@@ -129,13 +245,13 @@ class Page:
     """A page of the trail.
 
     Attributes:
-        entries: the entries, oldest first.
+        entries: changes, events and reads, oldest first; ``operation`` tells which one is.
         next: the cursor for ``after=`` of the next page; None if there is nothing more to show now.
         end: the cursor behind the last entry, to ask again later; None if the trail has shown nothing yet.
         withheld: whether entries were held back, because a writer that began before them is still open.
     """
 
-    entries: list[Change] = field(default_factory=list)
+    entries: list[Change | Event | Access] = field(default_factory=list)
     next: str | None = None
     end: str | None = None
     withheld: bool = False

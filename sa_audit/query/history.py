@@ -15,10 +15,12 @@ from .at import visibility
 from .change import Change
 from .entity import Identity, Subject, resolve
 from .fold import fold, same
+from .looks import look
 from .rows import Source, rows_of, source_of
 from .window import parse_since, parse_until
 
 
+@look
 def history(
     session: Session,
     entity: Any,
@@ -66,6 +68,7 @@ def history(
     ]
 
 
+@look
 def blame(session: Session, entity: Any, key: Any = None) -> dict[str, Change]:
     """Give the change that gave each attribute of a row its present value.
 
@@ -99,6 +102,7 @@ def blame_of(changes: list[Change]) -> dict[str, Change]:
     return blamed
 
 
+@look
 def diff(session: Session, entity: Any, key: Any, earlier: Any, later: Any) -> dict[str, tuple[Any, Any]]:
     """Give what differs in a row between two moments.
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from ..model import Trail
-from .change import Change
+from .change import Access, Change, Event
 from .cursor import Position
 from .entity import Identity, Part, Subject
 from .fold import changes_by_identity, fold
+from .records import About, RecordPlace
 from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, key_condition, read, rows_of
 
 TABLES_PER_STATEMENT = 100
 Bound = tuple[dt.datetime, int]
+Place = tuple[Subject, Part] | tuple[None, RecordPlace]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Filter:
         names: of classes.
         since: from when, included.
         until: to when, included.
+        changes: whether changes are asked for.
+        about: what is asked for of events and reads.
     """
 
     actor: str | None = None
@@ -43,15 +47,17 @@ class Filter:
     names: frozenset[str] | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
+    changes: bool = True
+    about: About = field(default_factory=About)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A history row that may be an entry, by its place."""
+    """A history row that may be an entry, by its place; or an event or read, which has no subject."""
 
     position: Position
-    subject: Subject = field(compare=False)
-    part: Part = field(compare=False)
+    subject: Subject | None = field(compare=False)
+    part: Part | RecordPlace = field(compare=False)
 
 
 def first_entries(
@@ -63,6 +69,7 @@ def first_entries(
     before: dt.datetime | None,
     count: int,
     until: dt.datetime | None = None,
+    records: Sequence[RecordPlace] = (),
 ) -> list[tuple[int, dt.datetime]]:
     """Give the next transactions that fit, by the id and moment of their first rows.
 
@@ -75,6 +82,7 @@ def first_entries(
         before: the moment to stop before.
         count: how many at most.
         until: the moment to stop behind.
+        records: the events and reads that are asked for as well.
     """
     entry = trail.transaction
     conditions: list[sa.ColumnElement[bool]] = [entry.c.first_id.is_(None)]
@@ -96,8 +104,11 @@ def first_entries(
                 sa.exists().where(further.c.first_id == entry.c.id, further.c.actor == wanted.actor),
             )
         )
-    if len(subjects) == 1 and (wanted.identity is not None or len(trail.audited) > len(subjects[0].parts)):
-        conditions.append(entry.c.id.in_(_transactions_of(trail, subjects[0], wanted)))
+    narrow = len(subjects) == 1 and (wanted.identity is not None or len(trail.audited) > len(subjects[0].parts))
+    if narrow or not wanted.changes:
+        selects = [place.transactions(wanted.about) for place in records]
+        selects += _transactions_of(trail, subjects[0], wanted) if wanted.changes else []
+        conditions.append(entry.c.id.in_(sa.union_all(*selects)) if selects else sa.false())
     statement = (
         sa.select(entry.c.id, entry.c.recorded_at)
         .where(*conditions)
@@ -107,8 +118,8 @@ def first_entries(
     return [(row.id, row.recorded_at) for row in source.execute(statement, trail)]
 
 
-def _transactions_of(trail: Trail, subject: Subject, wanted: Filter) -> sa.CompoundSelect[Any]:
-    """Give the subquery for the first rows of all transactions that changed a subject."""
+def _transactions_of(trail: Trail, subject: Subject, wanted: Filter) -> list[sa.Select[Any]]:
+    """Give the SELECTs of the first rows of all transactions that changed a subject."""
     entry = trail.transaction.alias("changed")
     first = sa.func.coalesce(entry.c.first_id, entry.c.id)
     selects = []
@@ -119,7 +130,7 @@ def _transactions_of(trail: Trail, subject: Subject, wanted: Filter) -> sa.Compo
         if wanted.operation is not None:
             statement = statement.where(part.history.c.audit_op == wanted.operation)
         selects.append(statement)
-    return sa.union_all(*selects)
+    return selects
 
 
 def references(
@@ -130,8 +141,9 @@ def references(
     wanted: Filter,
     after: Position | None,
     count: int | None,
+    records: Sequence[RecordPlace] = (),
 ) -> list[Reference]:
-    """Give the history rows of some transactions, in the trail's order.
+    """Give the history rows of some transactions, and their events and reads, in the trail's order.
 
     Args:
         source: where to read.
@@ -141,6 +153,7 @@ def references(
         wanted: what is asked for.
         after: the position to begin behind.
         count: how many at most; None for all.
+        records: the events and reads that are asked for as well.
     """
     if not transactions:
         return []
@@ -153,7 +166,9 @@ def references(
         .where(*conditions)
         .cte("chosen")
     )
-    places = [(subject, part) for subject in subjects for part in subject.parts]
+    places: list[Place] = [(None, place) for place in records]
+    if wanted.changes:
+        places += [(subject, part) for subject in subjects for part in subject.parts]
     found: list[Reference] = []
     for start in range(0, len(places), TABLES_PER_STATEMENT):
         found += _read_places(source, trail, places[start : start + TABLES_PER_STATEMENT], chosen, wanted, after, count)
@@ -164,7 +179,7 @@ def references(
 def _read_places(
     source: Source,
     trail: Trail,
-    places: Sequence[tuple[Subject, Part]],
+    places: Sequence[Place],
     chosen: sa.CTE,
     wanted: Filter,
     after: Position | None,
@@ -202,7 +217,9 @@ def _behind(
     return sa.or_(at > after.at, sa.and_(at == after.at, sa.tuple_(*rest) > sa.tuple_(*bound)))
 
 
-def _place(number: int, part: Part, chosen: sa.CTE, wanted: Filter) -> sa.Select[Any]:
+def _place(number: int, part: Part | RecordPlace, chosen: sa.CTE, wanted: Filter) -> sa.Select[Any]:
+    if isinstance(part, RecordPlace):
+        return part.place(number, chosen, wanted.about)
     history = part.history
     statement = sa.select(
         chosen.c.recorded_at,
@@ -219,21 +236,34 @@ def _place(number: int, part: Part, chosen: sa.CTE, wanted: Filter) -> sa.Select
     return statement
 
 
-def changes_at(source: Source, refs: Sequence[Reference]) -> dict[Reference, Change]:
-    """Give the changes that references stand for; a row that is part of another row's change has none."""
+def entries_at(source: Source, refs: Sequence[Reference]) -> dict[Reference, Change | Event | Access]:
+    """Give the entries that references stand for; a row that is part of another row's change has none."""
+    by_place: dict[RecordPlace, list[Reference]] = {}
+    for reference in refs:
+        if isinstance(reference.part, RecordPlace):
+            by_place.setdefault(reference.part, []).append(reference)
+    found: dict[Reference, Change | Event | Access] = {}
+    for place, own in by_place.items():
+        entries = place.entries(source, [reference.position.audit_id for reference in own])
+        found |= {reference: entries[reference.position.audit_id] for reference in own}
+    return found | _changes_at(source, refs)
+
+
+def _changes_at(source: Source, refs: Sequence[Reference]) -> dict[Reference, Change]:
     by_part: dict[Part, list[Reference]] = {}
     for reference in refs:
-        by_part.setdefault(reference.part, []).append(reference)
+        if isinstance(reference.part, Part):
+            by_part.setdefault(reference.part, []).append(reference)
     found: dict[tuple[str, int], Change] = {}
     for part, own in by_part.items():
-        subject = own[0].subject
+        subject = cast(Subject, own[0].subject)
         rows = _rows(source, part, own)
         if len(subject.parts) == 1:
             changes = [change for row in rows for change in fold(subject, row.identity, [row])]
         else:
             changes = _whole_entities(source, subject, rows)
         found |= {(change.table, change.audit_id): change for change in changes}
-    keys = {ref: (ref.part.audited.table.fullname, ref.position.audit_id) for ref in refs}
+    keys = {ref: (ref.part.audited.table.fullname, ref.position.audit_id) for ref in refs if isinstance(ref.part, Part)}
     return {ref: found[key] for ref, key in keys.items() if key in found}
 
 

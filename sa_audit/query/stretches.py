@@ -16,6 +16,7 @@ from ..errors import CaptureMissing, NotAudited
 from ..model import Trail, complete, trail_of
 from ..model.history import known_trails
 from .entity import Subject, mapper_of, root_of, subject_of, subjects_of
+from .records import Kind, RecordPlace
 from .rows import Source, source_of
 
 
@@ -31,6 +32,15 @@ class Stretch:
     def name(self) -> str:
         """The full name of its table of entries."""
         return self.trail.transaction.fullname
+
+    @property
+    def record_places(self) -> dict[Kind, RecordPlace]:
+        """Where its events stand, and its reads, if a model records them."""
+        keys = {subject.parts[0].audited.table.fullname: subject.parts[0].key for subject in self.subjects}
+        places: dict[Kind, RecordPlace] = {"event": RecordPlace(self.trail, "event", keys)}
+        if self.trail.access is not None:
+            places["read"] = RecordPlace(self.trail, "read", keys)
+        return places
 
 
 def stretches_of(session: Session, base: Any = None, entity: Any = None) -> list[Stretch]:

@@ -7,30 +7,36 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ..capture.identity import identity_text
 from ..errors import ConfigurationError, NotAudited
 from ..model import Trail
-from .change import OPERATIONS, Change, Operation, Page, TransactionInfo, TransactionRecord
+from .change import OPERATIONS, Access, Change, Event, Operation, Page, TransactionInfo, TransactionRecord
 from .cursor import Position, format_cursor, parse_cursor
 from .entity import mapper_of, root_of
 from .horizon import Horizon, horizon_of
-from .references import Filter, changes_at, first_entries, references
+from .looks import look
+from .records import About, Kind, RecordPlace
+from .references import Filter, entries_at, first_entries, references
 from .rows import INFO, Source, info_of
 from .stretches import Stretch, stretches_of
 from .window import parse_since, parse_until
 
+Entry = Change | Event | Access
 
+
+@look
 def trail(
     session: Session,
     *,
     actor: str | None = None,
     entity: Any = None,
     identity: Any = None,
-    operation: Operation | None = None,
+    operation: Operation | Literal["event", "read"] | None = None,
     action: str | None = None,
     since: Any = None,
     until: Any = None,
@@ -48,8 +54,9 @@ def trail(
         actor: only what this actor did.
         entity: only this class (with its subclasses) or table.
         identity: only the row with this key, and truncates of its table; needs ``entity``.
-        operation: only ``"insert"``, ``"update"``, ``"delete"``, ``"baseline"`` or ``"truncate"``.
-        action: for domain events, which are not in this release.
+        operation: only ``"insert"``, ``"update"``, ``"delete"``, ``"baseline"``, ``"truncate"``, ``"event"`` or
+            ``"read"``.
+        action: only the domain events of this name.
         since: only from this moment on; an aware datetime, an ISO string with offset, or a date in UTC.
         until: only up to this moment; a date includes all of its day.
         limit: how many entries at most, 1 to 10,000.
@@ -66,26 +73,38 @@ def trail(
         CaptureMissing: if the database has no trail, or hides when its open writers began.
     """
     _check(operation, action, limit, identity, entity)
+    kinds = _kinds(operation, action)
     stretches = stretches_of(session, base, entity)
+    subject = stretches[0].subjects[0]
+    key = subject.identity(identity) if identity is not None else None
     wanted = Filter(
         actor=actor,
-        identity=stretches[0].subjects[0].identity(identity) if identity is not None else None,
+        identity=key,
         operation=next((letter for letter, name in OPERATIONS.items() if name == operation), None),
         names=_names(entity),
         since=parse_since(since),
         until=parse_until(until),
+        changes="change" in kinds,
+        about=About(
+            table=subject.parts[0].audited.table.fullname if entity is not None else None,
+            identity=identity_text(subject.parts[0].key, key) if key is not None else None,
+            names=_names(entity),
+            action=action,
+        ),
     )
     position = parse_cursor(after) if after is not None else None
-    found: list[tuple[Position, Change]] = []
+    found: list[tuple[Position, Entry]] = []
     horizons = []
     for stretch in stretches:
-        entries, horizon = _read(stretch, wanted, position, limit + 1)
+        records = [place for kind, place in stretch.record_places.items() if kind in kinds]
+        entries, horizon = _read(stretch, wanted, records, position, limit + 1)
         found += entries
         horizons.append(horizon)
     settled = min((horizon for horizon in horizons if horizon is not None), default=None)
     return _page(stretches, found, settled, limit, after)
 
 
+@look
 def transaction(session: Session, transaction_id: int, *, base: Any = None) -> TransactionRecord:
     """Give everything that one database transaction did, whatever its context was at each step.
 
@@ -115,9 +134,16 @@ def transaction(session: Session, transaction_id: int, *, base: Any = None) -> T
         names = ", ".join(stretch.name for stretch, _infos in found)
         raise ConfigurationError(f"transaction {transaction_id} is in several trails ({names}): give base=")
     stretch, infos = found[0]
-    refs = references(stretch.source, stretch.trail, stretch.subjects, [infos[0].id], Filter(), None, None)
-    changes = changes_at(stretch.source, refs)
-    return TransactionRecord(infos=tuple(infos), changes=tuple(changes[ref] for ref in refs if ref in changes))
+    records = list(stretch.record_places.values())
+    refs = references(stretch.source, stretch.trail, stretch.subjects, [infos[0].id], Filter(), None, None, records)
+    found_at = entries_at(stretch.source, refs)
+    entries = [found_at[ref] for ref in refs if ref in found_at]
+    return TransactionRecord(
+        infos=tuple(infos),
+        changes=tuple(entry for entry in entries if isinstance(entry, Change)),
+        events=tuple(entry for entry in entries if isinstance(entry, Event)),
+        reads=tuple(entry for entry in entries if isinstance(entry, Access)),
+    )
 
 
 def infos_of(source: Source, trail: Trail, transaction_id: int) -> list[TransactionInfo]:
@@ -133,14 +159,24 @@ def infos_of(source: Source, trail: Trail, transaction_id: int) -> list[Transact
 
 
 def _check(operation: Any, action: Any, limit: Any, identity: Any, entity: Any) -> None:
-    if operation is not None and operation not in OPERATIONS.values():
-        raise ConfigurationError(f"operation={operation!r}: give one of {', '.join(OPERATIONS.values())}")
-    if action is not None:
-        raise ConfigurationError(f"action={action!r}: domain events are not in this release, so leave it out")
+    known = (*OPERATIONS.values(), "event", "read")
+    if operation is not None and operation not in known:
+        raise ConfigurationError(f"operation={operation!r}: give one of {', '.join(known)}")
+    if action is not None and (not isinstance(action, str) or operation not in (None, "event")):
+        raise ConfigurationError(f"action={action!r} with operation={operation!r}: give the name of an event alone")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10_000:
         raise ConfigurationError(f"limit={limit!r}: give a number from 1 to 10000, and page with after=")
     if identity is not None and entity is None:
         raise ConfigurationError(f"identity={identity!r} needs entity=, the class or table that has the key")
+
+
+def _kinds(operation: str | None, action: str | None) -> frozenset[Kind]:
+    """Give which kinds of entries a question is about."""
+    if action is not None or operation == "event":
+        return frozenset({"event"})
+    if operation == "read":
+        return frozenset({"read"})
+    return frozenset({"change"}) if operation is not None else frozenset({"change", "event", "read"})
 
 
 def _names(entity: Any) -> frozenset[str] | None:
@@ -154,19 +190,20 @@ def _names(entity: Any) -> frozenset[str] | None:
 
 
 def _read(
-    stretch: Stretch, wanted: Filter, position: Position | None, count: int
-) -> tuple[list[tuple[Position, Change]], dt.datetime | None]:
+    stretch: Stretch, wanted: Filter, records: Sequence[RecordPlace], position: Position | None, count: int
+) -> tuple[list[tuple[Position, Entry]], dt.datetime | None]:
     """Read up to ``count`` entries behind a position, and the moment from which on some may be withheld."""
     source, trail = stretch.source, stretch.trail
     horizon = horizon_of(source.connection)
     until = horizon.before(source.connection, trail.transaction)
-    found: list[tuple[Position, Change]] = []
+    found: list[tuple[Position, Entry]] = []
     begin = (position.at, position.transaction if position.source == stretch.name else 0) if position else None
     while True:
-        batch, until = _batch(stretch, wanted, begin, until, horizon, count)
-        refs = references(source, trail, stretch.subjects, [id_ for id_, _at in batch], wanted, position, count)
-        changes = changes_at(source, refs)
-        found += [(ref.position, changes[ref]) for ref in refs if ref in changes and _fits(changes[ref], wanted)]
+        batch, until = _batch(stretch, wanted, records, begin, until, horizon, count)
+        ids = [id_ for id_, _at in batch]
+        refs = references(source, trail, stretch.subjects, ids, wanted, position, count, records)
+        entries = entries_at(source, refs)
+        found += [(ref.position, entries[ref]) for ref in refs if ref in entries and _fits(entries[ref], wanted)]
         if len(found) >= count:
             return found[:count], until
         if len(refs) == count:
@@ -181,6 +218,7 @@ def _read(
 def _batch(
     stretch: Stretch,
     wanted: Filter,
+    records: Sequence[RecordPlace],
     begin: tuple[dt.datetime, int] | None,
     until: dt.datetime | None,
     horizon: Horizon,
@@ -188,18 +226,24 @@ def _batch(
 ) -> tuple[list[tuple[int, dt.datetime]], dt.datetime | None]:
     """Read the next transactions, none of them at or after the horizon."""
     source, trail = stretch.source, stretch.trail
-    batch = first_entries(source, trail, stretch.subjects, wanted, begin, until, count)
+
+    def first(until: dt.datetime | None, last: dt.datetime | None = None) -> list[tuple[int, dt.datetime]]:
+        return first_entries(source, trail, stretch.subjects, wanted, begin, until, count, last, records)
+
+    batch = first(until)
     if not batch:
         return batch, until
     late = horizon.among(source.connection, trail.transaction, begin[0] if begin else None, batch[-1][1])
     if late is None:
-        return first_entries(source, trail, stretch.subjects, wanted, begin, until, count, batch[-1][1]), until
+        return first(until, batch[-1][1]), until
     until = min(late, until) if until is not None else late
-    return first_entries(source, trail, stretch.subjects, wanted, begin, until, count), until
+    return first(until), until
 
 
-def _fits(change: Change, wanted: Filter) -> bool:
+def _fits(change: Entry, wanted: Filter) -> bool:
     names, operation = wanted.names, wanted.operation
+    if not isinstance(change, Change):
+        return True
     if operation is not None and change.operation != OPERATIONS[operation]:
         return False
     return names is None or change.operation == "truncate" or change.entity in names
@@ -207,7 +251,7 @@ def _fits(change: Change, wanted: Filter) -> bool:
 
 def _page(
     stretches: Sequence[Stretch],
-    found: list[tuple[Position, Change]],
+    found: list[tuple[Position, Entry]],
     settled: dt.datetime | None,
     limit: int,
     after: str | None,
@@ -217,7 +261,7 @@ def _page(
     entries, more = shown[:limit], len(shown) > limit
     end = format_cursor(entries[-1][0]) if entries else after
     return Page(
-        entries=[change for _position, change in entries],
+        entries=[entry for _position, entry in entries],
         next=end if more else None,
         end=end,
         withheld=not more and settled is not None and any(_has_later(stretch, settled) for stretch in stretches),

@@ -393,7 +393,7 @@ def test_filters_are_honoured(tmp_path: Path, database: Database, engine: sa.Eng
     project.migrate()
     with engine.connect() as connection:
         names = set(sa.inspect(connection).get_table_names()) - {"audit_epoch", "alembic_version"}
-    assert names == {"mine", "mine_history", *FIXED}
+    assert names == {"mine", "mine_history", "audit_event", *FIXED}
 
 
 @pytest.mark.parametrize("by", ["object", "name"])

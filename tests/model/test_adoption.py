@@ -39,6 +39,7 @@ def test_reflected_tables_are_adopted(engine: sa.Engine) -> None:
         "audit_block",
         "audit_sealed",
         "audit_checkpoint",
+        "audit_event",
     }
     reflected.create_all(engine)
     with sa_audit.context(actor="bob"), Session(engine) as session:

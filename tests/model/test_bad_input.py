@@ -113,7 +113,6 @@ DECLARATIONS: dict[str, tuple[Callable[[], Any], str]] = {
         "info['sa_audit'] of column account.pin is <class 'sa_audit.model.policy.Mask'>: give an instance of a policy",
     ),
     "unknown reads": (lambda: AuditOptions(reads="often"), "AuditOptions(reads='often'): give False"),  # type: ignore[arg-type] # that is the test
-    "reads": (lambda: AuditOptions(reads=True), "AuditOptions(reads=True) is not in this release"),
     "no base": (lambda: sa_audit.configure(42), "configure(42): give a declarative base or a sqlalchemy.MetaData"),
     "unknown text_dml": (
         lambda: sa_audit.configure(sa.MetaData(), text_dml="log"),  # type: ignore[arg-type] # that is the test

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+import sa_audit
 import sa_audit.asyncio as twins
 from sa_audit import NotAudited, context, query
 
@@ -59,5 +60,5 @@ async def test_an_async_session_is_told_the_way(async_engine: AsyncEngine) -> No
 @pytest.mark.parametrize("name", twins.__all__)
 def test_signatures_agree(name: str) -> None:
     """A twin takes exactly the arguments of its namesake."""
-    own, other = (inspect.signature(getattr(module, name)).parameters for module in (twins, query))
+    own, other = (inspect.signature(getattr(module, name)).parameters for module in (twins, sa_audit))
     assert [(p.name, p.kind, p.default) for p in own.values()] == [(p.name, p.kind, p.default) for p in other.values()]

@@ -350,7 +350,7 @@ def test_arguments_that_are_refused(session: Session) -> None:
     """Each argument that can't be used is named with the way out."""
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"operation": "upsert"}, ConfigurationError, "'upsert': give one of insert"),
-        ({"action": "paid"}, ConfigurationError, "not in this release"),
+        ({"action": "paid", "operation": "insert"}, ConfigurationError, "name of an event alone"),
         ({"limit": 0}, ConfigurationError, "limit=0"),
         ({"limit": True}, ConfigurationError, "limit=True"),
         ({"identity": 1}, ConfigurationError, "needs entity"),

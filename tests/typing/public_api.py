@@ -100,7 +100,7 @@ def ask(session: Session, account: Account) -> None:
     assert_type(sa_audit.blame(session, Account, 1), dict[str, sa_audit.Change])
     assert_type(sa_audit.diff(session, Account, 1, dt.date.today(), "2026-01-01T00:00:00Z"), dict[str, tuple[Any, Any]])
     page = sa_audit.trail(session, actor="alice", operation="update", limit=10)
-    assert_type(page.entries, list[sa_audit.Change])
+    assert_type(page.entries, list[sa_audit.Change | sa_audit.Event | sa_audit.Access])
     assert_type(page.next, str | None)
     sa_audit.trail(session, operation="created")  # type: ignore[arg-type]
     assert_type(sa_audit.transaction(session, 1), sa_audit.TransactionRecord)

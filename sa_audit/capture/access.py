@@ -1,0 +1,331 @@
+"""Reads: what a statement showed is recorded, and committed, before its first row is handed over.
+
+The listeners stand on the classes ``Engine`` and ``Session`` and do nothing while no model records reads.  A result is
+read from the driver as a whole and recorded with the rows it shows; a stream is recorded batch by batch, each before
+it is handed over.  Imports model, ddl, and of capture the plan, the context and what writes durably.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
+from sqlalchemy.sql.dml import UpdateBase
+
+from ..ddl.backend import INTERNAL, Entry, backend_for, internal
+from ..model.history import Trail, reading
+from .access_plan import HIDDEN, Criterion, EntityRead, Plan, plan_of, text_plan
+from .afterwards import write_durably
+from .identity import identity_text
+from .own_connection import writable
+from .returned import buffered_rows
+
+_PLAN: Final = "_sa_audit_reads"
+_RETURNING: Final = "sa_audit.returning"
+BATCH: Final = 500
+"""Rows of a stream that are fetched, and recorded, at once, where ``yield_per`` does not say."""
+
+_quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("sa_audit_quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Leave out what the library itself reads, which its caller records as one entry."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def is_quiet() -> bool:
+    """Tell whether reads are left out here."""
+    return _quiet.get()
+
+
+def _before_execute(connection: Connection, element: Any, multiparams: Any, params: Any, options: Any) -> None:
+    """Note whether the user wants rows from DML, before the capture of changes asks for rows of its own."""
+    if reading and INTERNAL not in options:
+        write = getattr(element, "element", element)
+        if isinstance(write, UpdateBase):
+            connection.info[_RETURNING] = bool(write._returning)
+
+
+event.listen(Engine, "before_execute", _before_execute, insert=True)
+
+
+@event.listens_for(Engine, "after_execute")
+def _after_execute(
+    connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
+) -> None:
+    """Record what a statement reads, before anybody has its rows."""
+    if not reading or _quiet.get() or not result._metadata.returns_rows:
+        return
+    own = writable(connection)
+    if own is connection and INTERNAL in options:
+        return
+    context = result.context
+    plan = _plan(context.compiled)
+    if plan is None or (context.is_crud and not connection.info.get(_RETURNING)):
+        return
+    try:
+        _record(own, plan, result, options)
+    except BaseException:
+        result.close()
+        raise
+
+
+@event.listens_for(Engine, "after_cursor_execute")
+def _after_cursor_execute(
+    connection: Connection, cursor: Any, sql: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    """Record what text reads that goes to the driver as it is; what was compiled has its turn later."""
+    if not reading or context is None or context.compiled is not None or _quiet.get():
+        return
+    plan = text_plan(sql, list(reading)) if cursor.description and INTERNAL not in context.execution_options else None
+    if plan is not None:
+        rows = cursor.fetchall()
+        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, rows)
+        values = [{**_values(read, plan, context, False), "row_count": len(rows)} for read in plan.entities]
+        _write(connection, plan.entities, values, [[] for _read in plan.entities])
+
+
+def _plan(compiled: Any) -> Plan | None:
+    """Give what a statement reads, worked out once; None for DDL and the like."""
+    if compiled is None or not hasattr(compiled, "_result_columns"):
+        return None
+    if _PLAN not in compiled.__dict__:
+        compiled.__dict__[_PLAN] = plan_of(compiled, list(reading))
+    plan: Plan | None = compiled.__dict__[_PLAN]
+    return plan
+
+
+def _record(connection: Connection, plan: Plan, result: Any, options: Any) -> None:
+    context = result.context
+    streamed = context._is_server_side or options.get("stream_results") or options.get("yield_per")
+    streamed = streamed and backend_for(connection.dialect).reads_while_others_write and not context.is_crud
+    keys = [_keys(read, result) for read in plan.entities]
+    values = [_values(read, plan, context, bool(streamed)) for read in plan.entities]
+    if not streamed:
+        rows = buffered_rows(result)
+        shown = [key(rows) for key in keys]
+        _write(connection, plan.entities, [{**value, "row_count": len(rows)} for value in values], shown)
+        return
+    ids = _write(connection, plan.entities, values, [[] for _read in plan.entities])
+    size = options.get("yield_per") or BATCH
+
+    def seen(rows: Sequence[Any]) -> None:
+        _write_rows(connection, plan.entities, ids, [key(rows) for key in keys])
+
+    result.cursor_strategy = RecordedStream(result.cursor_strategy, seen, size)
+
+
+def _values(read: EntityRead, plan: Plan, context: Any, streamed: bool) -> dict[str, Any]:
+    """Give the row of ``audit_access`` of a statement, but for the number of rows."""
+    statement = context.statement if isinstance(context.statement, str) else str(context.statement)
+    known = ("streamed" if streamed else "known") if read.places else "none"
+    return {
+        "entity": read.entity,
+        "table_name": read.table,
+        "columns": list(read.columns) or None,
+        "statement": "sha256:" + hashlib.sha256(statement.encode()).hexdigest(),
+        "criteria": None if read.places else _criteria(plan.criteria, context),
+        "identities": known,
+        "row_count": None,
+    }
+
+
+def _criteria(criteria: Sequence[Criterion], context: Any) -> list[dict[str, Any]] | None:
+    if context.compiled is None or not criteria:
+        return None
+    parameters = context.compiled_parameters[0] if context.compiled_parameters else {}
+    names = context.compiled.bind_names
+    found = []
+    for criterion in criteria:
+        name = names.get(criterion.bind) if criterion.bind is not None else None
+        value = HIDDEN if name is None else _value(name, parameters)
+        found.append({"column": criterion.column, "operator": criterion.operator, "value": value})
+    return found
+
+
+def _value(name: str, parameters: Any) -> Any:
+    """Give the value of a parameter, a list for one that was expanded into several."""
+    if name in parameters:
+        return _plain(parameters[name])
+    values: list[Any] = []
+    while f"{name}_{len(values) + 1}" in parameters:
+        values.append(_plain(parameters[f"{name}_{len(values) + 1}"]))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _keys(read: EntityRead, result: Any) -> Callable[[Sequence[Any]], list[str]]:
+    """Give the function from raw rows to the texts of the keys that they show, each once."""
+    entries = result.context.compiled._result_columns if read.places else ()
+    description = result.cursor.description if result.cursor is not None else None
+    dialect = result.context.dialect
+
+    def processor(position: int) -> Any:
+        kind = description[position][1] if description else None
+        return entries[position].type._cached_result_processor(dialect, kind)
+
+    places = [[(position, processor(position)) for position in place] for place in read.places]
+
+    def keys(rows: Sequence[Any]) -> list[str]:
+        found: dict[str, None] = {}
+        for row in rows:
+            for place in places:
+                values = [row[at] if process is None else process(row[at]) for at, process in place]
+                if None not in values:
+                    found[identity_text(read.key, values)] = None
+        return list(found)
+
+    return keys
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def _write(
+    connection: Connection, entities: Sequence[EntityRead], values: list[dict[str, Any]], shown: list[list[str]]
+) -> list[int]:
+    """Commit the entries of a statement, with the rows it showed as far as they are given; give their ids."""
+    ids: list[int] = []
+
+    def write(own: Connection, entry: Entry) -> None:
+        ids.clear()
+        for read, value, texts in zip(entities, values, shown, strict=True):
+            ids.append(insert_access(own, read.audited.trail, entry, value, texts))
+
+    relaxed = all(read.relaxed for read in entities)
+    write_durably(connection, entities[0].audited, write, relaxed=relaxed)
+    return ids
+
+
+def _write_rows(
+    connection: Connection, entities: Sequence[EntityRead], ids: Sequence[int], shown: list[list[str]]
+) -> None:
+    """Commit the rows that a batch of a stream shows."""
+    if not any(shown):
+        return
+
+    def write(own: Connection, entry: Entry) -> None:
+        for read, access, texts in zip(entities, ids, shown, strict=True):
+            insert_rows(own, read.audited.trail, entry, access, read.table, texts)
+
+    write_durably(connection, entities[0].audited, write, relaxed=all(read.relaxed for read in entities))
+
+
+def insert_access(own: Connection, trail: Trail, entry: Entry, values: dict[str, Any], texts: Sequence[str]) -> int:
+    """Write an entry of a read, and the rows that it showed; give its id."""
+    access: Any = trail.access
+    result = internal(own, sa.insert(access), {**values, "audit_tx": entry.id, "audit_at": entry.recorded_at})
+    (identity,) = result.inserted_primary_key
+    insert_rows(own, trail, entry, identity, values["table_name"], texts)
+    return int(identity)
+
+
+def insert_rows(own: Connection, trail: Trail, entry: Entry, access: int, table: str, texts: Sequence[str]) -> None:
+    """Write the rows that a read showed."""
+    if not texts:
+        return
+    rows: Any = trail.access_row
+    fixed = ("audit_tx", "audit_at", "access_id", "table_name")
+    source = sa.text(backend_for(own.dialect).texts_source).bindparams(sa.bindparam("texts", type_=sa.Text()))
+    values = sa.select(
+        *(sa.bindparam(f"the_{name}", type_=rows.c[name].type) for name in fixed), sa.literal_column("v.t")
+    ).select_from(source)
+    statement = sa.insert(rows).from_select([*fixed, "identity"], values, include_defaults=False)
+    parameters = (entry.id, entry.recorded_at, access, table)
+    known = {f"the_{name}": value for name, value in zip(fixed, parameters, strict=True)}
+    internal(own, statement, {**known, "texts": json.dumps(list(texts), ensure_ascii=False)})
+
+
+# -- streams ------------------------------------------------------------------------------------
+
+
+class RecordedStream(CursorFetchStrategy):
+    """Fetches the rows of a streamed result in batches, each of which is recorded before it is handed over.
+
+    Args:
+        inner: the strategy that it takes the place of, some rows of which may be read already.
+        seen: records a batch.
+        size: the rows of a batch.
+    """
+
+    __slots__ = ("_buffer", "_early", "_seen", "_size")
+
+    def __init__(self, inner: Any, seen: Callable[[Sequence[Any]], None], size: int) -> None:
+        self._early = list(getattr(inner, "_rowbuffer", ()))
+        self._buffer: deque[Any] = deque()
+        self._seen = seen
+        self._size = size
+
+    def yield_per(self, result: Any, dbapi_cursor: Any, num: int) -> None:
+        """Fetch so many rows at once."""
+        self._size = num
+
+    def _load(self, result: Any, dbapi_cursor: Any, size: int | None) -> bool:
+        """Fetch and record a batch, or all that is left; tell whether there was anything."""
+        try:
+            rows = dbapi_cursor.fetchall() if size is None else dbapi_cursor.fetchmany(size)
+        except BaseException as error:  # noqa: BLE001 - as SQLAlchemy's own strategies
+            self.handle_exception(result, dbapi_cursor, error)
+        rows = [*self._early, *rows]
+        self._early = []
+        if not rows:
+            return False
+        self._seen(rows)
+        self._buffer.extend(rows)
+        return True
+
+    def fetchone(self, result: Any, dbapi_cursor: Any, hard_close: bool = False) -> Any:
+        """Give the next row."""
+        if not self._buffer and not self._load(result, dbapi_cursor, self._size):
+            result._soft_close(hard=hard_close)
+            return None
+        return self._buffer.popleft()
+
+    def fetchmany(self, result: Any, dbapi_cursor: Any, size: int | None = None) -> Any:
+        """Give the next rows."""
+        wanted = size or self._size
+        while len(self._buffer) < wanted and self._load(result, dbapi_cursor, max(self._size, wanted)):
+            pass
+        rows = [self._buffer.popleft() for _number in range(min(wanted, len(self._buffer)))]
+        if not rows:
+            result._soft_close()
+        return rows
+
+    def fetchall(self, result: Any, dbapi_cursor: Any) -> Any:
+        """Give all rows that are left."""
+        self._load(result, dbapi_cursor, None)
+        rows = list(self._buffer)
+        self._buffer.clear()
+        result._soft_close()
+        return rows
+
+    def soft_close(self, result: Any, dbapi_cursor: Any) -> None:
+        """Forget what was fetched."""
+        self._buffer.clear()
+        super().soft_close(result, dbapi_cursor)
+
+    def hard_close(self, result: Any, dbapi_cursor: Any) -> None:
+        """Forget what was fetched."""
+        self._buffer.clear()
+        super().hard_close(result, dbapi_cursor)

@@ -1,0 +1,192 @@
+"""Domain events: what happened that is not a row.  Imports errors, model, ddl, and the rest of capture."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Session
+
+from ..ddl.backend import Entry, internal, noted_trails
+from ..errors import ConfigurationError, NotAudited
+from ..model.declaration import complete
+from ..model.history import AuditedTable, Trail, audited_of, known_trails, trail_of
+from .afterwards import write_durably
+from .context import current_context, require
+from .context_value import frozen_extra, shown
+from .failing import fail_closed, missing_tables_named
+from .identity import root_of, row_of
+from .recording import make_entry, recording_on, target_of
+
+MAX_ACTION = 255
+OWN_ACTIONS = "sa_audit."
+
+
+def record(
+    session: Session,
+    action: str,
+    target: Any = None,
+    data: Any = None,
+    *,
+    durable: bool = False,
+    subject: Any = None,
+    base: Any = None,
+) -> None:
+    """Record a domain event: who, when and why come from the context, as for a change.
+
+    ::
+
+        with sa_audit.context(actor="alice"):
+            sa_audit.record(session, "payment.processed", target=payment, data={"amount": "12.50"})
+            session.commit()
+
+    Args:
+        session: in whose transaction the event is written.
+        action: what happened, such as ``"payment.processed"``; names that begin with ``sa_audit.`` are the library's.
+        target: the object that it happened to; one that has no key yet is flushed first.
+        data: a dict of JSON values.
+        durable: write it on a connection of its own, so that it survives a rollback.
+        subject: whose personal data it holds; needs keys, which are not in this release.
+        base: the declarative base or MetaData whose trail is meant, where several are known and there is no target.
+
+    Raises:
+        ConfigurationError: for an argument that can't be used.
+        NotAudited: if there is no trail to write to.
+        ActorRequired: if the configuration asks for an actor and there is none; likewise ``ReasonRequired``.
+        UnauditedWrite: in AUTOCOMMIT.
+        CaptureMissing: if the database has no trail.
+    """
+    session = _plain(session)
+    _check(action, durable, subject)
+    said = _json(action, data)
+    state = _state_of(target)
+    audited = _audited_for(session, state, base)
+    if state is not None and state.identity is None and state.session is session:
+        session.flush()
+    values = {
+        "action": action,
+        "entity": None,
+        "table_name": None,
+        "identity": None,
+        **(row_of(state) if state is not None else {}),
+        "data": said,
+        "durable": int(durable),
+    }
+    arguments = {"mapper": state.mapper} if state is not None else {"clause": audited.table}
+    connection = session.connection(bind_arguments=arguments)
+    configuration = audited.trail.configuration
+    require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    audited.trail.used = True
+    if not durable:
+        _write(connection, audited, values)
+        return
+
+    def write(own: Connection, entry: Entry) -> None:
+        _insert(own, audited.trail, entry, values)
+
+    write_durably(connection, audited, write)
+
+
+def _write(connection: Connection, audited: AuditedTable, values: dict[str, Any]) -> None:
+    """Write an event in the transaction of a connection."""
+    with fail_closed(connection):
+        recording = recording_on(connection)
+        target = target_of(audited, connection.get_execution_options())
+        entry = make_entry(connection, recording, target)
+        with missing_tables_named(connection, target):
+            _insert(connection, audited.trail, entry, {**values, "audit_flush": recording.next_flush()})
+
+
+def _insert(connection: Connection, trail: Trail, entry: Entry, values: dict[str, Any]) -> None:
+    row = {**values, "audit_tx": entry.id, "audit_at": entry.recorded_at}
+    internal(connection, sa.insert(trail.event), row)
+
+
+# -- arguments -------------------------------------------------------------------------------
+
+
+def _plain(session: Any) -> Session:
+    if isinstance(session, orm.scoped_session):
+        session = session()
+    if not isinstance(session, Session):
+        raise ConfigurationError(
+            f"record({type(session).__name__}, ...): give a sqlalchemy.orm.Session; "
+            "for an AsyncSession there is sa_audit.asyncio.record"
+        )
+    return session
+
+
+def _check(action: Any, durable: Any, subject: Any) -> None:
+    if not isinstance(action, str) or not action.strip() or len(action) > MAX_ACTION or "\0" in action:
+        raise ConfigurationError(
+            f"record(action={shown(action)}): give a name such as 'payment.processed', of at most {MAX_ACTION} "
+            "characters"
+        )
+    if action.startswith(OWN_ACTIONS):
+        raise ConfigurationError(
+            f"record(action={action!r}): names that begin with {OWN_ACTIONS!r} are the library's own, so take another"
+        )
+    if not isinstance(durable, bool):
+        raise ConfigurationError(f"record(durable={shown(durable)}): give True or False")
+    if subject is not None:
+        raise ConfigurationError(
+            f"record(subject={shown(subject)}) encrypts the data under that person's key, and no keys are configured: "
+            "they are not in this release, so leave it out and keep personal data out of the event"
+        )
+
+
+def _json(action: str, data: Any) -> Any:
+    """Give the data as plain JSON values."""
+    if data is None:
+        return None
+    try:
+        frozen = frozen_extra({"data": data})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"record({action!r}, data={shown(data)}): {error}") from error
+    plain = json.loads(json.dumps(frozen["data"], default=dict, allow_nan=False))
+    if not isinstance(plain, dict):
+        raise ConfigurationError(f"record({action!r}, data={shown(data)}): give a dict of JSON values")
+    return plain
+
+
+def _state_of(target: Any) -> InstanceState[Any] | None:
+    if target is None:
+        return None
+    state = sa.inspect(target, raiseerr=False)
+    if not isinstance(state, InstanceState):
+        raise ConfigurationError(f"record(target={shown(target)}): give an object of a mapped class")
+    return state
+
+
+def _audited_for(session: Session, state: InstanceState[Any] | None, base: Any) -> AuditedTable:
+    """Give an audited table of the trail that an event belongs to: the target's own where it is audited."""
+    if state is not None:
+        table = root_of(state.mapper).local_table
+        own = audited_of(table)
+        if own is not None:
+            return own
+        base = base if base is not None else getattr(table, "metadata", None)
+    if base is not None:
+        metadata = base if isinstance(base, sa.MetaData) else getattr(base, "metadata", None)
+        trail = complete(metadata) if isinstance(metadata, sa.MetaData) and trail_of(metadata) is not None else None
+        if trail is None or not trail.audited:
+            raise NotAudited(f"{base!r} has no audited models, so there is no trail for the event: add Audited to one")
+        return next(iter(trail.audited.values()))
+    return next(iter(_only_trail(session).audited.values()))
+
+
+def _only_trail(session: Session) -> Trail:
+    """Give the trail that stands in the session's database, where there is no target that says which."""
+    bind = session.bind
+    noted = [trail for trail in noted_trails(bind.dialect) if trail.audited] if bind is not None else []
+    found = noted or [trail for trail in known_trails() if trail.audited]
+    places = {trail.event.fullname for trail in found}
+    if not found:
+        raise NotAudited("no model is audited, so there is no trail for the event: add Audited to one")
+    if len(found) > 1 and (len(places) > 1 or not noted):
+        names = "; ".join(sorted(", ".join(sorted(table.fullname for table in trail.audited)) for trail in found))
+        raise ConfigurationError(f"several trails are known ({names}): say which one the event is for, by base=")
+    return found[0]

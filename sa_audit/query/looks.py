@@ -1,0 +1,113 @@
+"""A look into the trail of a model with ``reads`` is a read itself: one entry for each call of a public function.
+
+Imports model, capture and SQLAlchemy only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import orm
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from ..capture.access import insert_access, is_quiet, quietly
+from ..capture.access_plan import identified_by
+from ..capture.afterwards import write_durably
+from ..capture.identity import identity_text
+from ..ddl.backend import Entry
+from ..errors import AuditError
+from ..model import AuditedTable
+from ..model.history import reading
+from .change import Access, Change, Event, Page, TransactionRecord
+from .entity import resolve
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Shown = dict[AuditedTable, dict[str, None]]
+
+
+def look(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function that shows what the trail holds: record that it was asked, before it gives."""
+
+    @functools.wraps(function)
+    def looked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not reading or is_quiet():
+            return function(*args, **kwargs)
+        with quietly():
+            result = function(*args, **kwargs)
+        session: Any = args[0]
+        shown = _shown(result)
+        _add_asked(shown, args[1:3])
+        if shown:
+            _record(session() if isinstance(session, orm.scoped_session) else session, function.__name__, shown)
+        return result
+
+    return looked
+
+
+def _shown(result: Any) -> Shown:
+    """Give the rows of models with ``reads`` that a result tells about."""
+    shown: Shown = {}
+    for entry in _entries(result):
+        if isinstance(entry, Change | Event | Access) and entry.table is not None:
+            _add(shown, entry.table, getattr(entry, "rows", None) or [entry.identity])
+    return shown
+
+
+def _entries(result: Any) -> Iterator[Any]:
+    if isinstance(result, Page):
+        yield from result.entries
+    elif isinstance(result, TransactionRecord):
+        yield from (*result.changes, *result.events, *result.reads)
+    elif isinstance(result, Mapping):
+        yield from result.values()
+    elif isinstance(result, list):
+        yield from result
+
+
+def _add(shown: Shown, table: str, identities: Iterable[tuple[Any, ...]]) -> None:
+    for trail in list(reading):
+        for audited in trail.audited.values():
+            if audited.options.reads and audited.table.fullname == table:
+                known = shown.setdefault(audited, {})
+                _entity, _table, key = identified_by(audited)
+                known.update((identity_text(key, identity), None) for identity in identities if identity)
+
+
+def _add_asked(shown: Shown, asked: tuple[Any, ...]) -> None:
+    """Add the row that was asked about, of which nothing may be known."""
+    if not asked:
+        return
+    entity, key = asked[0], asked[1] if len(asked) > 1 else None
+    try:
+        subject, identity = resolve(entity, key)
+    except AuditError:
+        return
+    audited = next((part.audited for part in subject.parts if part.audited.options.reads), None)
+    if audited is not None:
+        shown.setdefault(audited, {})[identity_text(subject.parts[0].key, identity)] = None
+
+
+def _record(session: Session, name: str, shown: Shown) -> None:
+    first = next(iter(shown))
+    connection = session.connection(bind_arguments={"clause": first.table})
+
+    def write(own: Connection, entry: Entry) -> None:
+        for audited, texts in shown.items():
+            entity, table, _key = identified_by(audited)
+            values = {
+                "entity": entity,
+                "table_name": table,
+                "columns": None,
+                "statement": f"{name}()",
+                "criteria": None,
+                "identities": "known",
+                "row_count": len(texts),
+            }
+            insert_access(own, audited.trail, entry, values, list(texts))
+
+    relaxed = all(audited.options.reads == "relaxed" for audited in shown)
+    write_durably(connection, first, write, relaxed=relaxed)

@@ -1,0 +1,1 @@
+"""Reads: what is recorded of each way to read, and what it answers."""

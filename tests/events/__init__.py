@@ -1,0 +1,1 @@
+"""Domain events: `record`, durable ones, and what a rolled-back transaction leaves."""
