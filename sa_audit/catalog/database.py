@@ -35,8 +35,6 @@ class CatalogDatabase(ABC):
     """One database's way to be read for the log."""
 
     streams: ClassVar[dict[str, Any]] = {"stream_results": True, "yield_per": 5000}
-    has_snapshots: ClassVar[bool] = False
-    """Whether a horizon is a snapshot, which is an exact moment of the past."""
     page: ClassVar[int | None] = None
     """The rows that are read at once where a connection can't write while it streams, or None."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -84,8 +84,6 @@ _PIN: Final = sa.text(
 
 class PostgreSQLCatalog(CatalogDatabase):
     """PostgreSQL, from 13 on."""
-
-    has_snapshots: ClassVar[bool] = True
 
     @contextmanager
     def pinned(self, connection: Connection) -> Iterator[None]:

@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from .entity import Subject
-from .moment import parse_moment
 from .past import Past
 from .past_database import past_database
 from .past_state import recorded_at
 from .rows import Source
+from .sealed import moment_of
 
 Visible = Callable[[sa.Table], sa.ColumnElement[bool]]
 
@@ -32,7 +32,7 @@ def visibility(source: Source, subject: Subject, when: Any) -> Visible:
         InvalidMoment: if it can't be read, lies in the future, or before the subject's table was tracked.
         CaptureMissing: if the database has no trail.
     """
-    moment = parse_moment(when)
+    moment = moment_of(source.connection, when)
     database = past_database(source.connection.dialect)
     database.accept(moment)
     database.check_future(source.connection, moment)

@@ -1,7 +1,8 @@
 """Moments: what ``when`` may be, read once into a frozen value.
 
-Two kinds: a wall-clock moment, and a snapshot of PostgreSQL, which is exact.  Whatever else names a moment (a
-checkpoint, say) has a method ``audit_moment()`` that gives one of the two.  Touches no connection and no clock.
+A wall-clock moment; and the exact ones: a snapshot of PostgreSQL, and for what is sealed elsewhere an epoch of MariaDB
+or an entry of SQLite.  Whatever else names a moment has a method ``audit_moment()`` that gives one of them; a
+checkpoint is looked up in its log by :mod:`.sealed`.  Touches no connection and no clock.
 Imports only errors.
 """
 
@@ -35,6 +36,11 @@ class WallClock:
     def __str__(self) -> str:
         return self.at.isoformat()
 
+    @property
+    def parameter(self) -> dt.datetime:
+        """Its value in a statement."""
+        return self.at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -49,8 +55,55 @@ class Snapshot:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def parameter(self) -> str:
+        """Its value in a statement."""
+        return self.text
 
-Moment: TypeAlias = WallClock | Snapshot
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The state after everything that the transactions up to an epoch of MariaDB recorded, all of which have ended.
+
+    Args:
+        number: the epoch.
+        at: when it was sealed; aware, in UTC.
+    """
+
+    number: int
+    at: dt.datetime
+
+    def __str__(self) -> str:
+        return f"epoch {self.number}, sealed at {self.at.isoformat()}"
+
+    @property
+    def parameter(self) -> int:
+        """Its value in a statement."""
+        return self.number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastEntry:
+    """The state after the transaction of an entry, on SQLite, whose one writer makes entries in the order of commits.
+
+    Args:
+        number: the id of the transaction's last row of ``audit_transaction``.
+        at: when it was sealed; aware, in UTC.
+    """
+
+    number: int
+    at: dt.datetime
+
+    def __str__(self) -> str:
+        return f"entry {self.number}, sealed at {self.at.isoformat()}"
+
+    @property
+    def parameter(self) -> int:
+        """Its value in a statement."""
+        return self.number
+
+
+Moment: TypeAlias = WallClock | Snapshot | Epoch | LastEntry
 
 
 @runtime_checkable
@@ -74,7 +127,7 @@ def parse_moment(when: Any) -> Moment:
     Raises:
         InvalidMoment: for a naive datetime, and for what is none of these.
     """
-    if isinstance(when, WallClock | Snapshot):
+    if isinstance(when, WallClock | Snapshot | Epoch | LastEntry):
         return when
     if isinstance(when, dt.datetime):
         return WallClock(at=_utc(when, repr(when)))
@@ -97,9 +150,10 @@ def parse_instant(when: Any) -> dt.datetime:
         InvalidMoment: as :func:`parse_moment`, and for a snapshot.
     """
     moment = parse_moment(when)
-    if isinstance(moment, Snapshot):
+    if not isinstance(moment, WallClock):
+        kind = "a snapshot" if isinstance(moment, Snapshot) else "a sealed state"
         raise InvalidMoment(
-            f"{moment.text!r} is a snapshot, which has no place on the clock: give an aware datetime, an ISO 8601 text "
+            f"{str(moment)!r} is {kind}, which has no place on the clock: give an aware datetime, an ISO 8601 text "
             "with an offset, or a datetime.date"
         )
     return moment.at
@@ -136,4 +190,4 @@ def _utc(moment: dt.datetime, shown: str) -> dt.datetime:
         raise InvalidMoment(f"{shown} lies outside of the years 1 to 9999 in UTC: give another moment") from error
 
 
-__all__ = ["Moment", "NamesMoment", "Snapshot", "WallClock", "parse_instant", "parse_moment"]
+__all__ = ["Epoch", "LastEntry", "Moment", "NamesMoment", "Snapshot", "WallClock", "parse_instant", "parse_moment"]

@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import TableClause
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
 from ..model import AuditedTable, Marker, audited_of
 from ..model.tables import BASELINE_DONE
-from .moment import Moment, WallClock
+from .moment import Moment
 from .past_compiler import PastDialect, past_dialect
 from .past_database import PastDatabase
 from .past_state import recorded_at
@@ -39,7 +39,7 @@ class Past:
 
     def __init__(self, moment: Moment, present: Iterable[Any]) -> None:
         self.moment = moment
-        self.parameter = moment.at if isinstance(moment, WallClock) else moment.text
+        self.parameter = moment.parameter
         self.settled: bool | None = None
         if not isinstance(present, Iterable):
             raise ConfigurationError(f"as_of(present={present!r}): give a set of mapped classes and tables")

@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError, InvalidMoment
 from ..model.tables import BASELINE_BEGUN, BASELINE_DONE, IMPORT_BEGUN, IMPORT_DONE
-from .moment import Moment, Snapshot, WallClock
+from .moment import Epoch, LastEntry, Moment, Snapshot, WallClock
 
 _MARIADB_LAG: Final = dt.timedelta(seconds=1)
 """InnoDB may show the list of its transactions as it was a tenth of a second ago; this is on the safe side of it."""
@@ -30,6 +30,8 @@ class PastDatabase(ABC):
     """What is common to all; a subclass for each database says the rest."""
 
     cte_prefixes: tuple[str, ...] = ()
+    exact: ClassVar[type[Moment]]
+    """The kind of exact moment that the database knows."""
     infers_grouping: ClassVar[bool] = False
     """Whether columns may be left out of GROUP BY if the table's key is in it."""
     connection_options: ClassVar[dict[str, Any]] = {}
@@ -54,11 +56,12 @@ class PastDatabase(ABC):
         """Refuse a kind of moment that the database does not have.
 
         Raises:
-            InvalidMoment: for a snapshot, except on PostgreSQL.
+            InvalidMoment: for a snapshot, except on PostgreSQL, and for what another database knows.
         """
-        if isinstance(moment, Snapshot):
+        if not isinstance(moment, WallClock | self.exact):
+            kind = "a snapshot of PostgreSQL" if isinstance(moment, Snapshot) else "a state of another database"
             raise InvalidMoment(
-                f"{moment.text!r} is a snapshot of PostgreSQL, and this is {self.dialect.name}: "
+                f"{str(moment)!r} is {kind}, and this is {self.dialect.name}: "
                 "give an aware datetime or an ISO 8601 text with an offset"
             )
 
@@ -91,7 +94,7 @@ class PastDatabase(ABC):
         Returns:
             True or False, or None where the database does not tell.
         """
-        return before
+        return before if isinstance(moment, WallClock) else True
 
     def check_future(self, connection: Connection, moment: Moment) -> None:
         """Refuse a moment that has not come yet.
@@ -123,7 +126,7 @@ class PastDatabase(ABC):
         }
 
     def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
-        if isinstance(moment, WallClock):
+        if not isinstance(moment, Snapshot):
             return columns.c.recorded_at <= moment.at
         raise InvalidMoment(f"{moment} is no moment that this database knows: give a time")
 
@@ -135,6 +138,7 @@ class PastDatabase(ABC):
 class PastPostgreSQL(PastDatabase):
     """PostgreSQL: snapshots are exact moments, and each knows the transactions that were open."""
 
+    exact = Snapshot
     infers_grouping: ClassVar[bool] = True
     connection_options: ClassVar[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
@@ -153,9 +157,6 @@ class PastPostgreSQL(PastDatabase):
             return "NULL"
         return f"CAST(NULL AS {self.dialect.type_compiler_instance.process(type_)})"
 
-    def accept(self, moment: Moment) -> None:
-        """Accept both kinds."""
-
     def now(self, connection: Connection) -> dt.datetime:
         """Ask ``clock_timestamp()``."""
         now: dt.datetime = connection.execute(sa.select(sa.func.clock_timestamp(type_=_AWARE))).scalar_one()
@@ -163,23 +164,24 @@ class PastPostgreSQL(PastDatabase):
 
     def check_future(self, connection: Connection, moment: Moment) -> None:
         """Refuse a snapshot, too, that this server has not reached (most likely one of another server)."""
-        if isinstance(moment, WallClock):
-            super().check_future(connection, moment)
-        elif not connection.scalar(sa.text(_SNAPSHOT_REACHED), {"snapshot": moment.text}):
+        super().check_future(connection, moment)
+        if isinstance(moment, Snapshot) and not connection.scalar(
+            sa.text(_SNAPSHOT_REACHED), {"snapshot": moment.text}
+        ):
             raise InvalidMoment(
                 f"the snapshot {moment.text!r} lies in the future of this server: give one that was taken on it"
             )
 
     def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
         """Look at the server's activity; a transaction whose begin can't be seen counts as older than the moment."""
-        if isinstance(moment, Snapshot):
+        if not isinstance(moment, WallClock):
             return True
         statement = sa.text(_SETTLED).bindparams(sa.bindparam("moment", moment.at, type_=_AWARE))
         return bool(connection.scalar(statement))
 
     def settled(self, connection: Connection, moment: Moment, before: bool | None) -> bool | None:
         """Look now, if that was not done before, and if the queries to come take newer snapshots."""
-        if before is not None or isinstance(moment, Snapshot):
+        if before is not None or not isinstance(moment, WallClock):
             return True if before is None else before
         if connection.scalar(sa.text("SELECT current_setting('transaction_isolation')")) != "read committed":
             return None
@@ -198,10 +200,12 @@ class PastPostgreSQL(PastDatabase):
 class PastMariaDB(PastDatabase):
     """MariaDB: a consistent snapshot, and InnoDB's list of transactions if the role may read it."""
 
+    exact = Epoch
+
     def before_begin(self, connection: Connection, moment: Moment) -> bool | None:
         """Read InnoDB's list of transactions; None where the role has no PROCESS privilege."""
         if not isinstance(moment, WallClock):
-            return None
+            return True
         try:
             row = connection.execute(sa.text(_INNODB_WRITERS), {"moment": moment.at.replace(tzinfo=None)}).one()
         except DBAPIError as error:
@@ -228,6 +232,8 @@ class PastMariaDB(PastDatabase):
 class PastSQLite(PastDatabase):
     """SQLite: one writer at a time, and the process clock."""
 
+    exact = LastEntry
+
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect)
         version = getattr(dialect, "server_version_info", None) or sqlite3.sqlite_version_info
@@ -247,7 +253,7 @@ class PastSQLite(PastDatabase):
         """Try for the write lock, without waiting, to see whether a writer is open."""
         if _in_transaction(connection.connection.driver_connection):
             _refuse_shared()
-        return _write_lock_is_free(connection)
+        return _write_lock_is_free(connection) if isinstance(moment, WallClock) else True
 
     def begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Begin explicitly: sqlite3 by itself begins no transaction for a SELECT."""

@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import CTE, FromClause
 
 from ..model import AuditedTable, Excluded, Marker, Masked
 from ..model.names import short_name
-from .moment import Moment, Snapshot
+from .moment import Epoch, LastEntry, Moment, Snapshot, WallClock
 from .past_database import PastDatabase
 
 MOMENT: Final = "sa_audit_moment"
@@ -58,8 +58,8 @@ def unrecorded(audited: AuditedTable) -> dict[str, Marker]:
 
 def recorded_at(history: FromClause, moment: Moment) -> sa.ColumnElement[bool]:
     """Give the condition that a row of the history belongs to the state at the moment or to what led to it."""
-    value = moment.text if isinstance(moment, Snapshot) else moment.at
-    return _recorded(history, type(moment), sa.bindparam(None, value, type_=_parameter_type(history, type(moment))))
+    type_ = _parameter_type(history, type(moment))
+    return _recorded(history, type(moment), sa.bindparam(None, moment.parameter, type_=type_))
 
 
 def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> sa.Select[Any]:
@@ -112,7 +112,11 @@ def _same(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any], source: sa.C
 def _recorded(history: FromClause, kind: type[Moment], moment: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
     if kind is Snapshot:
         return _visible(history.c.audit_txid, sa.cast(moment, sa.Text()))
-    return history.c.audit_at <= moment
+    return history.c[_COLUMNS[kind]] <= moment
+
+
+_COLUMNS: Final[dict[type[Moment], str]] = {WallClock: "audit_at", Epoch: "audit_txid", LastEntry: "audit_tx"}
+"""What is compared with a moment of each kind, but for a snapshot."""
 
 
 def _visible(transaction: sa.ColumnElement[Any], snapshot: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -128,4 +132,4 @@ def _visible(transaction: sa.ColumnElement[Any], snapshot: sa.ColumnElement[str]
 
 
 def _parameter_type(history: FromClause, kind: type[Moment]) -> sa.types.TypeEngine[Any]:
-    return sa.Text() if kind is Snapshot else history.c.audit_at.type
+    return sa.Text() if kind is Snapshot else history.c[_COLUMNS[kind]].type

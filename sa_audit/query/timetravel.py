@@ -6,6 +6,7 @@ Each audited table that a query touches is replaced, while the query is compiled
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -14,12 +15,15 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import ConfigurationError
-from .moment import Moment, parse_moment
+from .moment import parse_moment
 from .past import Past
 from .past_session import BorrowingPastSession, PastSession
+from .sealed import is_checkpoint, moment_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from ..proof.checkpoint import Checkpoint
 
 
 @overload
@@ -49,7 +53,7 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     ``session.info["settled"]`` tells whether the state can't change any more: True when no transaction is open that
     could still commit rows recorded up to the moment, False while one is or may be, None where the database doesn't
     tell: MariaDB without the PROCESS privilege; and over a session MariaDB, SQLite, and PostgreSQL above READ
-    COMMITTED.  A snapshot is always settled.
+    COMMITTED.  A snapshot and a checkpoint are always settled.
 
     Not seen: what SQL functions read (of the database or the user), and constructs whose SQL the user's own
     ``@compiles`` functions make.
@@ -57,7 +61,7 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     Args:
         engine_or_session: an ``Engine`` or ``Session``; or an ``AsyncEngine`` or ``AsyncSession``.
         when: an aware datetime; an ISO 8601 text with offset; a date (the end of that day, UTC); on PostgreSQL a
-            snapshot, or a :class:`sa_audit.proof.Checkpoint` of this database's log (not for async ones).
+            snapshot; or a :class:`sa_audit.proof.Checkpoint` of the log in this database, for exactly what was sealed.
         present: mapped classes and tables without history that may be read as they are now.
 
     Returns:
@@ -73,7 +77,9 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     """
     if isinstance(engine_or_session, scoped_session):
         engine_or_session = engine_or_session()
-    past = Past(_moment(engine_or_session, when), present)
+    if is_checkpoint(when):
+        return _as_of_checkpoint(engine_or_session, when, present)
+    past = Past(parse_moment(when), present)
     if isinstance(engine_or_session, Engine):
         return _opened(lambda **options: PastSession(past, engine_or_session, **options))
     if isinstance(engine_or_session, Session):
@@ -86,13 +92,38 @@ def as_of(engine_or_session: Any, when: Any, *, present: Iterable[Any] = ()) -> 
     return asynchronous
 
 
-def _moment(engine_or_session: Any, when: Any) -> Moment:
-    """Read a moment; that of a checkpoint stands in the log."""
-    if all(hasattr(when, name) for name in ("origin", "size", "root")):
-        from .checkpoints import moment_of
+def _as_of_checkpoint(given: Any, checkpoint: Checkpoint, present: Iterable[Any]) -> Any:
+    """Give the context manager that first looks the checkpoint up in the log."""
+    if isinstance(given, Engine | Session):
+        return _opened_at_checkpoint(given, checkpoint, present)
+    if isinstance(getattr(given, "sync_engine", None) or getattr(given, "sync_session", None), Engine | Session):
+        return _opened_at_checkpoint_async(given, checkpoint, present)
+    return as_of(given, dt.datetime.now(dt.UTC), present=present)  # which refuses what is given
 
-        return moment_of(engine_or_session, when)
-    return parse_moment(when)
+
+@contextmanager
+def _opened_at_checkpoint(given: Engine | Session, checkpoint: Checkpoint, present: Iterable[Any]) -> Iterator[Session]:
+    if isinstance(given, Session):
+        moment = moment_of(given.connection(), checkpoint)
+    else:
+        with given.connect() as connection:
+            moment = moment_of(connection, checkpoint)
+    with as_of(given, moment, present=present) as session:
+        yield session
+
+
+@asynccontextmanager
+async def _opened_at_checkpoint_async(
+    given: AsyncEngine | AsyncSession, checkpoint: Checkpoint, present: Iterable[Any]
+) -> AsyncIterator[AsyncSession]:
+    if isinstance(getattr(given, "sync_session", None), Session):
+        connection = await cast("AsyncSession", given).connection()
+        moment = await connection.run_sync(moment_of, checkpoint)
+    else:
+        async with cast("AsyncEngine", given).connect() as connection:
+            moment = await connection.run_sync(moment_of, checkpoint)
+    async with as_of(given, moment, present=present) as session:
+        yield session
 
 
 @contextmanager
