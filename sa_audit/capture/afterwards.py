@@ -106,15 +106,18 @@ def _rollback_twophase(connection: Connection, xid: Any, is_prepared: bool) -> N
 
 
 def _after_rollback(connection: Connection) -> None:
-    """End the transaction at once, which SQLAlchemy is about to do, and write what is to survive it."""
-    recording = present_recording(connection)
+    """End the transaction at once, which SQLAlchemy is about to do, and write what is to survive it.
+
+    With a connection that was lost, what is known of its transaction is gone as well.
+    """
+    recording = None if connection.invalidated else present_recording(connection)
     if recording is None or not (recording.kept or recording.attempts):
         return
     kept, attempts = list(recording.kept), list(recording.attempts.values())
     recording.kept.clear()
     recording.attempts.clear()
     error = recording.error or sys.exc_info()[1]
-    if not connection.invalidated and not connection.closed:
+    if not connection.closed:
         connection.dialect.do_rollback(connection.connection)
     connection = writable(connection)
     for one in kept:
@@ -125,7 +128,7 @@ def _after_rollback(connection: Connection) -> None:
 
 @event.listens_for(Engine, "rollback_savepoint")
 def _rollback_savepoint(connection: Connection, name: str, context: Any) -> None:
-    recording = present_recording(connection)
+    recording = None if connection.invalidated else present_recording(connection)
     for one in recording.kept if recording is not None else ():
         one.lost = one.lost or name in one.savepoints
 

@@ -113,14 +113,14 @@ def _refuse_nameless(sql: str, trails: list[Trail], context: Any) -> None:
 def _targets(connection: Connection, backend: Backend, trails: list[Trail]) -> list[Target]:
     """Give one captured table for each schema in which there is a trail that is to be told."""
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    found: dict[str | None, Target] = {}
+    found: dict[str | None, Target | None] = {}
     for trail in trails:
         schema = trail.transaction.schema
         place = schemas.get(schema, schema)
-        target = Target(trail.captured()[0], schemas)
-        if place not in found and backend.can_be_told(connection, target):
-            found[place] = target
-    return list(found.values())
+        if place not in found:  # what is asked of the database is the same for all trails in it
+            target = Target(trail.captured()[0], schemas)
+            found[place] = target if backend.can_be_told(connection, target) else None
+    return [target for target in found.values() if target is not None]
 
 
 def name_missing(connection: Connection, written: Any, error: BaseException) -> None:

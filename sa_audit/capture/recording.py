@@ -188,8 +188,12 @@ def present_recording(connection: Connection) -> Recording | None:
     return known
 
 
-def admit(connection: Connection, audited: AuditedTable) -> Recording:
+def admit(connection: Connection, audited: Any) -> Recording:
     """Refuse a change that may not be made, before it is made.
+
+    Args:
+        connection: the connection.
+        audited: an audited table, or one whose foreign keys act on audited tables.
 
     Raises:
         ActorRequired: if the configuration asks for an actor and there is none.
@@ -201,7 +205,7 @@ def admit(connection: Connection, audited: AuditedTable) -> Recording:
         require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
     recording = recording_on(connection)
     audited.trail.used = True
-    if audited.options.attempts and audited not in recording.attempts:
+    if isinstance(audited, AuditedTable) and audited.options.attempts and audited not in recording.attempts:
         target = target_of(audited, connection.get_execution_options())
         recording.attempts[audited] = Attempt(target, current_context())
     return recording

@@ -109,7 +109,7 @@ class MariaDBGuards(Backend):
             f"'{IMPORTING}: run sa-audit import-continuum again if it was broken off';\n    END IF;\n    "
         )
         body = self._transaction_body(trail, schemas)
-        begin, clock = "SET open_epoch = (SELECT max", "    SET NEW.recorded_at = UTC_TIMESTAMP(6);\n"
+        begin, clock = "SELECT max(epoch) INTO open_epoch", "    SET NEW.recorded_at = UTC_TIMESTAMP(6);\n"
         if body.count(begin) != 1 or body.count(clock) != 1:
             raise CaptureMissing(
                 "the guard of entries is not the one that an import knows how to open: mend the library"

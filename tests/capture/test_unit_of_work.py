@@ -14,7 +14,7 @@ import sa_audit
 from sa_audit import Audited
 from sa_audit.capture.clock import simulated
 from sa_audit.query import history
-from tests.capture.recorded import check, entries_of, ops, rows_of, statements, story
+from tests.capture.recorded import check, entries_of, ops, rows_of, statements, story, without_looks
 
 pytestmark = pytest.mark.both_captures
 
@@ -263,13 +263,15 @@ def test_statements_per_flush(session: Session, engine: sa.Engine, count: int) -
     with statements(engine) as sent:
         session.commit()
     plain = [sql for sql in sent if sql.lstrip().upper().startswith("UPDATE")]
+    sent = without_looks(sent)
     assert len(sent) - len(plain) <= 1 + 2 * 2 + _refreshes(sent), sent
     session.scalars(sa.select(Item)).all()
     for item in items:
         session.delete(item)
     with statements(engine) as sent:
         session.commit()
-    assert len([sql for sql in sent if not sql.lstrip().upper().startswith("DELETE FROM")]) <= 1 + 2, sent
+    own = [sql for sql in without_looks(sent) if not sql.lstrip().upper().startswith("DELETE FROM")]
+    assert len(own) <= 1 + 2, sent
 
 
 def _refreshes(sent: list[str]) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, backref, mapped_col
 import sa_audit
 from sa_audit import Audited
 from sa_audit.model import audited_of
-from tests.capture.recorded import check, ops, rows_of, statements, story, table_of
+from tests.capture.recorded import check, ops, rows_of, statements, story, table_of, without_looks
 
 pytestmark = pytest.mark.both_captures
 
@@ -193,7 +193,7 @@ def test_many_associations_cost_few_statements(engine: sa.Engine) -> None:
         person.teams.clear()
         with statements(engine) as sent:
             session.commit()
-        assert len([sql for sql in sent if "DELETE" not in sql.split()[0]]) <= 1 + 2, sent
+        assert len([sql for sql in without_looks(sent) if "DELETE" not in sql.split()[0]]) <= 1 + 2, sent
     verify(engine, Person, membership)
 
 
