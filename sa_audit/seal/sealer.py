@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +24,9 @@ from ..errors import AnchorUnavailable, ConfigurationError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
 from ..proof.keys import SigningKey
-from ..proof.tiles import widths
+from ..proof.merkle import consistency_proof
+from ..proof.tiles import NodesOfTiles, widths
+from ..proof.types import Digest
 from .agreement import agreed, digest_of, require_anchors, require_same_database
 from .building import Built, Facts, Item, Tree, build
 from .keys import incarnation_after, key_events
@@ -233,7 +236,8 @@ class Sealer:
             if known is not None and known.size == checkpoint.size:
                 continue
             try:
-                anchored: Anchored = anchor.put(checkpoint)
+                prove = partial(self._prove, connection, trail, checkpoint.size)
+                anchored: Anchored = anchor.put(checkpoint, prove=prove)
             except AnchorUnavailable as error:
                 failed.append(error)
                 continue
@@ -244,3 +248,9 @@ class Sealer:
             self._note(connection, trail, anchored.checkpoint, (anchor.uri, anchored.token))
         if failed:
             raise failed[0]
+
+    def _prove(self, connection: Connection, trail: Trail, size: int, old: int) -> Sequence[Digest]:
+        """Give the proof, which a witness asks for, that the log of an older size is the beginning of this one."""
+        connection.rollback()
+        with connection.begin(), self.database.pinned(connection):
+            return consistency_proof(old, size, NodesOfTiles(size, partial(read_tile, connection, trail)))
