@@ -40,14 +40,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What :func:`sa_audit.catalog.drift.check` found."""
+    """What :func:`sa_audit.catalog.drift.check` found, and whether a verifier found the trail sealed and anchored."""
 
     findings: tuple[Finding, ...]
+    evident: bool = False
 
     @property
     def level(self) -> int:
-        """The protection level that the catalog shows, 0 to 3."""
-        return protection_level(self.findings)
+        """The protection level: 0 to 3 as the catalog shows, 4 where a verifier has found the trail evident."""
+        return protection_level(self.findings, evident=self.evident)
 
     @property
     def drift(self) -> tuple[Finding, ...]:

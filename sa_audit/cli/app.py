@@ -330,6 +330,13 @@ def check(
     level: Annotated[
         int | None, typer.Option("--level", metavar="N", min=0, max=4, help="Fail below this protection level.")
     ] = None,
+    vkey: Annotated[
+        Path | None,
+        typer.Option("--vkey", metavar="FILE", help="The log's verifier key; then it verifies, too."),
+    ] = None,
+    anchor: Annotated[
+        list[str] | None, typer.Option("--anchor", metavar="URI", help="What keeps checkpoints; again for more.")
+    ] = None,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
@@ -342,7 +349,7 @@ def check(
     loaded = load_models(settings.models, settings.directories)
     engine = open_engine(settings.url)
     try:
-        result = run_check(engine, loaded.trail, level)
+        result = run_check(engine, loaded.trail, level, vkey, anchor or ())
     finally:
         engine.dispose()
     _print(result, json)

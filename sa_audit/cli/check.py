@@ -1,11 +1,13 @@
 """``sa-audit check``: the protection level of the live database, and what stands in its way.
 
-Imports catalog and model.
+Imports catalog and model; for level 4 also what verifies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from rich.console import Group, RenderableType
 from ..catalog.drift import check
 from ..catalog.level import Finding, Report
 from ..model import Trail
-from .failure import CantRun
+from .failure import WrongUsage
 from .results import grid, plain
 
 LEVELS = ("recorded", "append-only", "privileged", "complete", "evident")
@@ -52,21 +54,56 @@ class CheckResult:
         return Group(*parts)
 
 
-def run_check(engine: sa.Engine, trail: Trail, wanted: int | None) -> CheckResult:
+def run_check(
+    engine: sa.Engine, trail: Trail, wanted: int | None, vkey: Path | None = None, anchors: Sequence[str] = ()
+) -> CheckResult:
     """Check a database.
 
     Args:
         engine: to the database; an account that sees the catalog, such as a member of the owner's role.
         trail: the models' trail.
         wanted: the level that is asked for, or None.
+        vkey: the log's verifier key, or a policy; then everything is verified as well.
+        anchors: URIs of what keeps checkpoints.
 
     Raises:
-        CantRun: for level 4, which only a verifier with key and anchor can tell.
+        WrongUsage: for level 4 without key or anchor, and for anchors without a key.
     """
-    if wanted == 4:
-        raise CantRun("level 4 is told by the verifier, which needs key and anchor: it is not in this release of check")
+    if vkey is None and (wanted == 4 or anchors):
+        raise WrongUsage("level 4 is told by verifying with key and anchor: give --vkey FILE and --anchor URI")
+    if wanted == 4 and not anchors:
+        raise WrongUsage("level 4 needs what keeps checkpoints outside of the database: give --anchor URI")
     with engine.connect() as connection:
-        return CheckResult(check(connection, trail), wanted)
+        report = check(connection, trail)
+    if vkey is None:
+        return CheckResult(report, wanted)
+    found = tuple(_verified(engine, trail, vkey, anchors))
+    return CheckResult(Report(report.findings + found, evident=not found), wanted)
+
+
+def _verified(engine: sa.Engine, trail: Trail, vkey: Path, anchors: Sequence[str]) -> Iterator[Finding]:
+    """Verify the trail, and give what keeps it from being evident."""
+    from .verify import verify_trail
+
+    report = verify_trail(engine, trail.metadata, vkey, anchors, None, 1, quiet=True).report
+    for one in report.findings:
+        place = one.table if one.row is None else f"{one.table} {one.row}"
+        yield Finding(
+            kind=one.kind,
+            place=place or "log",
+            message="the record is not what was sealed: see sa-audit verify",
+            expected=one.expected,
+            got=one.got,
+            blocks=4,
+        )
+    if report.anchored_until is None:
+        yield Finding(
+            kind="not-anchored",
+            place="log",
+            message="no checkpoint that holds is kept outside of the database: seal with --anchor, and give it here",
+            blocks=4,
+            drift=False,
+        )
 
 
 def _table(findings: list[Finding]) -> RenderableType:

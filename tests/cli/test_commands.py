@@ -367,7 +367,7 @@ def test_check_tells_the_level_and_what_lacks(ledger_database: Ledger) -> None:
     assert {(finding["drift"], finding["blocks"]) for finding in found["findings"]} == {(False, 2), (False, 3)}
     assert "protection level 1 (append-only)" in ledger_database("check", "--level", "1")
     assert "asked for: 2 (privileged)" in ledger_database("check", "--level", "2", code=1)
-    assert "verifier" in ledger_database("check", "--level", "4", code=3)
+    assert "give --vkey FILE and --anchor URI" in ledger_database("check", "--level", "4", code=2)
     on = " ON item_history" if ledger_database.engine.dialect.name == "postgresql" else ""
     name = "sa_audit_guard_row" if on else "item_history_guard_delete"
     with ledger_database.engine.begin() as connection:

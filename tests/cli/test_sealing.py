@@ -19,6 +19,7 @@ from sa_audit.anchors import FileAnchor
 from sa_audit.cli.keygen import PASSWORD
 from sa_audit.cli.sealing import seconds
 from sa_audit.proof import Signer
+from sa_audit.testing import unguarded
 
 from .conftest import MODELS, Ledger
 from .ledger import Item
@@ -46,6 +47,27 @@ def test_it_seals_once(ledger_database: Ledger, options: list[str], tmp_path: Pa
     assert (kept[-1].size, kept[-1].root.hex()) == (done["size"], done["root"])
     assert ledger_database.json("seal", *options)["sealed"] is False
     assert "nothing to seal" in ledger_database("seal", *options)
+
+
+def test_check_verifies_with_a_key(
+    ledger_database: Ledger, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sealed and anchored trail has nothing against level 4; without an anchor, or with a changed row, it has."""
+    ledger_database("seal", *options)
+    key = Signer.load(tmp_path / "log.key", "secret")
+    (tmp_path / "log.vkey").write_text(f"{key.verifier}\n")
+    vkey, uri = ["--vkey", str(tmp_path / "log.vkey")], options[options.index("--anchor") + 1]
+
+    def lacking(*arguments: str, code: int = 0) -> list[tuple[str, int]]:
+        found = json.loads(ledger_database("check", "--json", *vkey, *arguments, code=code))
+        return [(one["kind"], one["blocks"]) for one in found["findings"] if one["blocks"] == 4]
+
+    assert lacking() == [("not-anchored", 4)]
+    assert lacking("--anchor", uri) == []
+    monkeypatch.setenv("SA_AUDIT_TESTING", "1")
+    with unguarded(ledger_database.engine), ledger_database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE audit_transaction SET reason = 'another one' WHERE id = 1")
+    assert lacking("--anchor", uri, code=1) != []
 
 
 def test_a_refusal_is_a_sentence(ledger_database: Ledger, options: list[str], tmp_path: Path) -> None:
