@@ -91,7 +91,8 @@ def _after_cursor_execute(
     """Record what text reads that goes to the driver as it is; what was compiled has its turn later."""
     if not reading or context is None or context.compiled is not None or _quiet.get():
         return
-    plan = text_plan(sql, list(reading)) if cursor.description and INTERNAL not in context.execution_options else None
+    showing = cursor.description and INTERNAL not in context.execution_options
+    plan = text_plan(sql, list(reading), connection.dialect) if showing else None
     if plan is not None:
         rows = cursor.fetchall()
         context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, rows)

@@ -2,7 +2,7 @@
 
 A result column is followed through aliases, subqueries and CTEs to the table column that it comes from; where all
 columns of a key come from one FROM, the rows of the result name the rows that they show.
-Imports model, and of capture the text of keys.
+Imports model, ddl, and of capture the text of keys.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, TextClause
 
+from ..ddl.backend import speaks_for
 from ..model.history import AUDITED, AuditedTable, Trail
 from ..model.policy import policy_of
 from .identity import root_of
@@ -86,21 +87,21 @@ def plan_of(compiled: Any, trails: Iterable[Trail]) -> Plan | None:
         if isinstance(element, sa.Table):
             _touch(found, element)
         elif isinstance(element, TextClause):
-            for table in tables_in_text(element.text, trails):
+            for table in tables_in_text(element.text, trails, compiled.dialect):
                 _touch(found, table)
     _follow_columns(found, compiled._result_columns or ())
     return Plan(tuple(found.values()), tuple(_criteria(elements))) if found else None
 
 
-def text_plan(sql: str, trails: Iterable[Trail]) -> Plan | None:
+def text_plan(sql: str, trails: Iterable[Trail], dialect: sa.Dialect) -> Plan | None:
     """Give what a textual statement reads: the tables that are named in it, whose rows can't be known."""
     found: dict[str, EntityRead] = {}
-    for table in tables_in_text(sql, trails):
+    for table in tables_in_text(sql, trails, dialect):
         _touch(found, table)
     return Plan(tuple(found.values()), ()) if found else None
 
 
-def tables_in_text(sql: str, trails: Iterable[Trail]) -> Iterator[sa.Table]:
+def tables_in_text(sql: str, trails: Iterable[Trail], dialect: sa.Dialect) -> Iterator[sa.Table]:
     """Give the tables with ``reads``, and their histories, whose names stand in a text as words."""
     lowered = sql.lower()
     if lowered.lstrip("( \t\r\n").startswith(_ABOUT_TABLES):
@@ -109,7 +110,11 @@ def tables_in_text(sql: str, trails: Iterable[Trail]) -> Iterator[sa.Table]:
         for audited in trail.audited.values():
             for table in (audited.table, audited.history) if audited.options.reads else ():
                 name = table.name.lower()
-                if name in lowered and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lowered):
+                if (
+                    name in lowered
+                    and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lowered)
+                    and speaks_for(dialect, trail, audited.table.fullname)
+                ):
                     yield table
 
 

@@ -318,6 +318,17 @@ def is_supported(dialect: Dialect) -> bool:
     return dialect.name in ("postgresql", "sqlite") or bool(getattr(dialect, "is_mariadb", False))
 
 
+def speaks_for(dialect: Dialect, trail: Trail, table: str) -> bool:
+    """Tell whether a trail can be meant by a table's full name in the database of an engine.
+
+    One that is known to stand there can; another one only if none of those has a table of that name.
+    """
+    noted = noted_trails(dialect)
+    return trail in noted or not any(
+        audited.table.fullname == table for other in noted for audited in other.audited.values()
+    )
+
+
 def backend_for(dialect: Dialect) -> Backend:
     """Give the backend of a dialect; kept on the dialect itself.
 

@@ -17,7 +17,7 @@ from ..capture.access import insert_access, is_quiet, quietly
 from ..capture.access_plan import identified_by
 from ..capture.afterwards import write_durably
 from ..capture.identity import identity_text
-from ..ddl.backend import Entry
+from ..ddl.backend import Entry, speaks_for
 from ..errors import AuditError
 from ..model import AuditedTable
 from ..model.history import reading
@@ -39,21 +39,22 @@ def look(function: Callable[P, R]) -> Callable[P, R]:
         with quietly():
             result = function(*args, **kwargs)
         session: Any = args[0]
-        shown = _shown(result)
+        session = session() if isinstance(session, orm.scoped_session) else session
+        shown = _shown(result, session)
         _add_asked(shown, args[1:3])
         if shown:
-            _record(session() if isinstance(session, orm.scoped_session) else session, function.__name__, shown)
+            _record(session, function.__name__, shown)
         return result
 
     return looked
 
 
-def _shown(result: Any) -> Shown:
+def _shown(result: Any, session: Session) -> Shown:
     """Give the rows of models with ``reads`` that a result tells about."""
     shown: Shown = {}
     for entry in _entries(result):
         if isinstance(entry, Change | Event | Access) and entry.table is not None:
-            _add(shown, entry.table, getattr(entry, "rows", None) or [entry.identity])
+            _add(shown, session, entry.table, getattr(entry, "rows", None) or [entry.identity])
     return shown
 
 
@@ -68,13 +69,19 @@ def _entries(result: Any) -> Iterator[Any]:
         yield from result
 
 
-def _add(shown: Shown, table: str, identities: Iterable[tuple[Any, ...]]) -> None:
+def _add(shown: Shown, session: Session, table: str, identities: Iterable[tuple[Any, ...]]) -> None:
     for trail in list(reading):
         for audited in trail.audited.values():
-            if audited.options.reads and audited.table.fullname == table:
+            if audited.options.reads and audited.table.fullname == table and _is_meant(session, audited):
                 known = shown.setdefault(audited, {})
                 _entity, _table, key = identified_by(audited)
                 known.update((identity_text(key, identity), None) for identity in identities if identity)
+
+
+def _is_meant(session: Session, audited: AuditedTable) -> bool:
+    """Tell whether a table can be the one of its name in the session's database, where several models have one."""
+    bind = session.get_bind(clause=audited.table)
+    return speaks_for(bind.dialect, audited.trail, audited.table.fullname)
 
 
 def _add_asked(shown: Shown, asked: tuple[Any, ...]) -> None:

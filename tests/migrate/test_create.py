@@ -69,6 +69,9 @@ def test_changes_are_recorded_on_what_was_migrated(project: Project, base: Any, 
         assert list(sa_audit.reconcile(session, account)) == []
     with sa_audit.as_of(engine, changes[0].recorded_at) as past:
         assert past.get(account, 1).balance == Decimal("1.50")
+    with Session(engine) as session:
+        sa_audit.record(session, "checked", target=session.get_one(account, 1))
+        session.commit()
     for table in ("account_history", "audit_transaction", "audit_column", "audit_event"):
         with refused(), engine.begin() as connection:
             connection.exec_driver_sql(f"DELETE FROM {table}")

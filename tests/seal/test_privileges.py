@@ -16,7 +16,7 @@ from tests.databases import Database
 from .bank import Base, Log, add, present
 
 Seal = Callable[..., Checkpoint | None]
-READ = ("audit_transaction", "audit_column", "account_sealed_history", "branch_sealed_history")
+READ = ("audit_transaction", "audit_column", "audit_event", "account_sealed_history", "branch_sealed_history")
 LOG = ("audit_block", "audit_sealed", "audit_checkpoint")
 
 
