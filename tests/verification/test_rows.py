@@ -25,7 +25,7 @@ EDITS: dict[str, tuple[str, dict[str, str]]] = {
     "the text of JSON": ("data", {"": """'{"price": 1.10, "n": 11}'"""}),
     "bytes": ("raw", {"sqlite": "x'0002'", "postgresql": r"'\x0002'", "mariadb": "x'0002'"}),
     "bytes as text": ("raw", {"sqlite": "CAST(raw AS TEXT)"}),
-    "a uuid": ("token", {"sqlite": "'0'", "postgresql": "gen_random_uuid()", "mariadb": "uuid()"}),
+    "a uuid": ("token", {"sqlite": "'0'", "postgresql": "gen_random_uuid()", "mariadb": "replace(uuid(), '-', '')"}),
     "a microsecond": (
         "seen",
         {
