@@ -20,7 +20,6 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import TextualSelect
 
 from ..ddl.backend import INTERNAL, backend_for, is_supported, noted_trails
-from ..ddl.sqlite import begin_before_savepoint
 from ..errors import UnauditedWrite
 from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, audited_of, known_trails
@@ -342,6 +341,8 @@ def _refuse_hidden(connection: Connection, element: UpdateBase) -> None:
 
 @event.listens_for(Engine, "savepoint")
 def _savepoint(connection: Connection, name: str) -> None:
+    from ..ddl.sqlite import begin_before_savepoint  # most processes have no use for the rest of that module
+
     begin_before_savepoint(connection)
 
 

@@ -30,6 +30,7 @@ from ..query import trail as query_trail
 from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
 from .check import run_check
+from .encoding import takes_unicode
 from .failure import CANT_RUN, FINDINGS, CantRun, WrongUsage, exit_code, sentence
 from .models import Models, load_models, parse_key
 from .past import all_names, row_of, rows_of
@@ -391,13 +392,11 @@ def _when(text: str | None) -> str | dt.date | None:
 
 def _print(result: Result, json: bool) -> None:
     if json:
-        typer.echo(json_text.dumps(result.to_json(), indent=2, ensure_ascii=not _is_unicode(), allow_nan=False))
+        typer.echo(
+            json_text.dumps(result.to_json(), indent=2, ensure_ascii=not takes_unicode(sys.stdout), allow_nan=False)
+        )
         return
     Console(highlight=False).print(result.render())
-
-
-def _is_unicode() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 from . import adoption, log_commands  # noqa: E402, F401 (their commands are added to those above)

@@ -113,3 +113,8 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def takes_unicode(stream: Any) -> bool:
+    """Tell whether a stream's character set has every character."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
