@@ -19,6 +19,11 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
         past.get(Account, 42)
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from .capture import Context, context, current_context, record
 from .errors import (
     ActorRequired,
@@ -60,30 +65,32 @@ from .model import (
     is_trail_table,
     track,
 )
-from .query import (
-    Access,
-    Change,
-    Discrepancy,
-    Event,
-    Page,
-    Reader,
-    TransactionInfo,
-    TransactionRecord,
-    blame,
-    diff,
-    history,
-    history_class,
-    readers,
-    reads,
-    reconcile,
-    restore,
-    revert,
-    trail,
-    transaction,
-)
-from .query.timetravel import as_of
 from .seal import await_sealed, rebase, seal
-from .verification import Finding, Report, prove, prove_consistency, verify
+
+if TYPE_CHECKING:
+    from .query import (
+        Access,
+        Change,
+        Discrepancy,
+        Event,
+        Page,
+        Reader,
+        TransactionInfo,
+        TransactionRecord,
+        blame,
+        diff,
+        history,
+        history_class,
+        readers,
+        reads,
+        reconcile,
+        restore,
+        revert,
+        trail,
+        transaction,
+    )
+    from .query.timetravel import as_of
+    from .verification import Finding, Report, prove, prove_consistency, verify
 
 __version__ = "0.1.0"
 
@@ -157,3 +164,25 @@ __all__ = [
     "transaction",
     "verify",
 ]
+
+_LATER: Final = {
+    ".query": (
+        "Access Change Discrepancy Event Page Reader TransactionInfo TransactionRecord blame diff history "
+        "history_class readers reads reconcile restore revert trail transaction"
+    ),
+    ".query.timetravel": "as_of",
+    ".verification": "Finding Report prove prove_consistency verify",
+}
+"""What asks or proves, by where it is: loaded when first used, since a process that only records has no need of it."""
+_PLACES: Final = {name: place for place, names in _LATER.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_PLACES[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

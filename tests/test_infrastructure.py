@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +141,24 @@ def test_a_required_database_that_is_not_there_fails_the_test() -> None:
     run = _run_pytest({"SA_AUDIT_TEST_REQUIRE": "sqlite,postgresql"})
     assert run.returncode == 1
     assert "postgresql is required: no PostgreSQL answers at" in run.stdout
+
+
+def test_what_asks_and_proves_is_loaded_when_it_is_used() -> None:
+    """A process that only records loads neither, and finds every public name all the same."""
+    program = """
+        import sys
+        import sa_audit
+        loaded = [name for name in ("query", "verification", "catalog") if f"sa_audit.{name}" in sys.modules]
+        assert not loaded, loaded
+        assert set(sa_audit.__all__) <= set(dir(sa_audit))
+        for name in sa_audit.__all__:
+            getattr(sa_audit, name)
+        assert callable(sa_audit.seal)
+        try:
+            sa_audit.histroy
+        except AttributeError as error:
+            assert "histroy" in str(error)
+        else:
+            raise AssertionError("a name that is not there was found")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

@@ -92,7 +92,7 @@ def _after_cursor_execute(
     if not reading or context is None or context.compiled is not None or _quiet.get():
         return
     showing = cursor.description and INTERNAL not in context.execution_options
-    plan = text_plan(sql, list(reading), connection.dialect) if showing else None
+    plan = text_plan(sql, reading.trails(), connection.dialect) if showing else None
     if plan is not None:
         rows = cursor.fetchall()
         context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, rows)
@@ -105,7 +105,7 @@ def _plan(compiled: Any) -> Plan | None:
     if compiled is None or not hasattr(compiled, "_result_columns"):
         return None
     if _PLAN not in compiled.__dict__:
-        compiled.__dict__[_PLAN] = plan_of(compiled, list(reading))
+        compiled.__dict__[_PLAN] = plan_of(compiled, reading.trails())
     plan: Plan | None = compiled.__dict__[_PLAN]
     return plan
 

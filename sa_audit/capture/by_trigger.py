@@ -21,7 +21,7 @@ from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 
 from ..ddl.backend import Backend, Target, backend_for, is_supported
 from ..errors import CaptureMissing, UnauditedWrite
-from ..model.history import AuditedTable, Trail, audited_of, known_trails
+from ..model.history import AuditedTable, Trail, audited_of, capturing
 from . import clock
 from .captured import forget, require_capture
 from .context import NOBODY, current_context
@@ -73,9 +73,9 @@ def tell(connection: Connection, sql: str, execution: Any) -> None:
     Raises:
         UnauditedWrite: for text that writes such a table in AUTOCOMMIT, where the actor would not be recorded.
     """
-    trails = [trail for trail in known_trails() if trail.captures]
-    if not trails or not is_supported(connection.dialect):
+    if not capturing or not is_supported(connection.dialect):
         return
+    trails = capturing.trails()
     backend, context = backend_for(connection.dialect), current_context()
     recording = present_recording(connection)
     if recording is not None and ends_transaction(sql):

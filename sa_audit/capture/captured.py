@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from ..ddl.backend import backend_for, note_trail
 from ..errors import CaptureMissing
-from ..model.history import AuditedTable, audited_of, known_trails, trail_of
+from ..model.history import AuditedTable, audited_of, capturing, trail_of
 from . import foreign_keys
 from .recording import target_of
 from .same_table import holds_history, same_schema
@@ -98,7 +98,7 @@ def require_written(connection: Connection, sql: str) -> None:
 
 
 def _captured() -> list[AuditedTable]:
-    return [audited for trail in known_trails() if trail.captures for audited in trail.captured()]
+    return [audited for trail in capturing.trails() for audited in trail.captured()]
 
 
 def _require_here(connection: Connection, audited: AuditedTable) -> None:

@@ -45,6 +45,10 @@ class Trail:
         """Give the audited tables whose history is written by triggers."""
         return [audited for audited in list(self.audited.values()) if audited.by_trigger]
 
+    def _note_captures(self, captures: bool) -> None:
+        self.captures = captures
+        (capturing.add if captures else capturing.discard)(self)
+
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
         self.sequence = history_sequence(self.metadata, schema)
@@ -110,7 +114,8 @@ class Trail:
                 f"{table.fullname} is recorded by triggers, whose work a rollback undoes, so "
                 "AuditOptions(attempts=True) would see nothing of it: use capture='session' for it, or leave it out"
             )
-        self.captures = self.captures or audited.by_trigger
+        if audited.by_trigger:
+            self._note_captures(True)
         table.info = {**table.info, AUDITED: audited}
         return audited
 
@@ -155,7 +160,7 @@ class Trail:
                 "call it before the tables are created, mapped or written"
             )
         self.configuration, self.configured = configuration, True
-        self.captures = bool(self.captured())
+        self._note_captures(bool(self.captured()))
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]
@@ -171,8 +176,27 @@ class Trail:
             self.track(table, options)
 
 
-_trails: weakref.WeakSet[Trail] = weakref.WeakSet()
-reading: weakref.WeakSet[Trail] = weakref.WeakSet()
+class TrailSet(dict[int, "weakref.ref[Trail]"]):
+    """Trails, held weakly; whether there is any is asked at each statement, which takes a WeakSet ten times as long."""
+
+    def add(self, trail: Trail) -> None:
+        """Take a trail in, until nobody else holds it."""
+        serial = trail.serial
+        self[serial] = weakref.ref(trail, lambda _: self.pop(serial, None))
+
+    def discard(self, trail: Trail) -> None:
+        """Leave a trail out."""
+        self.pop(trail.serial, None)
+
+    def trails(self) -> list[Trail]:
+        """Give those that are still held, in the order in which they came."""
+        return [trail for held in list(self.values()) if (trail := held()) is not None]
+
+
+_trails: Final = TrailSet()
+capturing: Final = TrailSet()
+"""The trails with tables whose history triggers write; while there is none, nobody is told who writes."""
+reading: Final = TrailSet()
 """The trails that record reads; while there is none, no statement is looked at."""
 _serials = itertools.count()
 
@@ -182,7 +206,7 @@ def known_trails() -> list[Trail]:
 
     A textual statement names tables but no MetaData, so they have to be found without one; held weakly.
     """
-    return list(_trails)
+    return _trails.trails()
 
 
 def trail_of(metadata: sa.MetaData) -> Trail | None:
@@ -247,11 +271,14 @@ __all__ = [
     "AuditedTable",
     "RecordedColumn",
     "Trail",
+    "TrailSet",
     "audited_of",
+    "capturing",
     "ensure_trail",
     "is_trail_table",
     "iter_audited",
     "known_trails",
+    "reading",
     "require_audited",
     "trail_of",
 ]

@@ -70,7 +70,7 @@ def _entries(result: Any) -> Iterator[Any]:
 
 
 def _add(shown: Shown, session: Session, table: str, identities: Iterable[tuple[Any, ...]]) -> None:
-    for trail in list(reading):
+    for trail in reading.trails():
         for audited in trail.audited.values():
             if audited.options.reads and audited.table.fullname == table and _is_meant(session, audited):
                 known = shown.setdefault(audited, {})
