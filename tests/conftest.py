@@ -32,6 +32,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that asks for a database on all of them, or on those that its `only_on` mark names.
 
+    On the oldest server of a kind, and on the kinds that its `wide_on` mark names, a test is wide.
     A test with the mark `both_captures` runs with session capture and, as a slow one unless `always=True`, with trigger
     capture, if it has not the mark `session_capture` as well.
     """
@@ -46,7 +47,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("only_on")
     every_server = metafunc.definition.get_closest_marker("every_server") is not None
     names = databases.parameters(every_server=every_server, only=mark.args if mark else ())
-    metafunc.parametrize("database", names, indirect=True)
+    wide = {kind for mark in metafunc.definition.iter_markers("wide_on") for kind in mark.args}
+    marks = {name: (pytest.mark.wide,) if name.endswith("-oldest") or name in wide else () for name in names}
+    metafunc.parametrize("database", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from sa_audit import Audited
 from sa_audit.testing import unguarded
 from tests.capture.recorded import check, entries_of, history_of, ops, trail_at
 
+pytestmark = pytest.mark.wide_on("mariadb")
+
 
 def declare(*, testing: bool) -> Any:
     """Declare a base with one audited class."""

@@ -21,7 +21,7 @@ from sa_audit.ddl import postgresql as ddl_postgresql
 from sa_audit.query import history
 from tests.capture.recorded import check, rows_of
 
-pytestmark = pytest.mark.both_captures
+pytestmark = [pytest.mark.both_captures, pytest.mark.wide_on("mariadb")]
 
 
 class Colour(enum.Enum):

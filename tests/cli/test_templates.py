@@ -34,8 +34,18 @@ def run(directory: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("way", ["sa-audit", "alembic"])
-@pytest.mark.parametrize("template", ["generic", "async", "pyproject"])
+@pytest.mark.parametrize(
+    ("template", "way"),
+    [
+        ("generic", "sa-audit"),
+        pytest.param("generic", "alembic", marks=pytest.mark.wide),
+        *(
+            pytest.param(template, way, marks=pytest.mark.wide)
+            for template in ("async", "pyproject")
+            for way in ("sa-audit", "alembic")
+        ),
+    ],
+)
 def test_a_new_project_needs_no_edit(tmp_path: Path, template: str, way: str) -> None:
     """Init, revision, upgrade, check and downgrade run one after the other."""
     driver = "sqlite+aiosqlite" if template == "async" else "sqlite"

@@ -16,6 +16,8 @@ import sa_audit
 from tests.databases import Database
 from tests.migrate.project import Project
 
+pytestmark = pytest.mark.wide
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -16,6 +16,8 @@ from tests.databases import Database
 from tests.migrate.project import Project, holds
 from tests.migrate.test_follow import owner, recorded, tables, unrecorded
 
+pytestmark = pytest.mark.wide_on("mariadb")
+
 TRIGGER = AuditOptions(capture="trigger")
 
 

@@ -19,6 +19,8 @@ from tests.databases import Database
 from tests.migrate.models import bank, of, use
 from tests.migrate.project import Project, differences, holds, refused
 
+pytestmark = pytest.mark.wide_on("mariadb")
+
 
 @pytest.fixture
 def project(tmp_path: Path, database: Database) -> Project:

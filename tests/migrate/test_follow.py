@@ -15,6 +15,8 @@ from sa_audit import AuditOptions, ConfigurationError, Exclude, Mask
 from tests.databases import Database
 from tests.migrate.project import Project
 
+pytestmark = pytest.mark.wide_on("mariadb", "sqlite")
+
 
 def tables(
     *columns: Any, name: str = "account", options: AuditOptions | None = None, track: bool = True

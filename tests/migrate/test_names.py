@@ -19,6 +19,8 @@ from sa_audit.model.log import FIXED
 from tests.databases import Database
 from tests.migrate.project import Project, differences, holds
 
+pytestmark = pytest.mark.wide
+
 ODD = ["select", "Mixed Case", 'quo"ted', "per%cent", "co:lon", "dollar$", "back\\slash", "it's", "grün", "tab.dot"]
 
 

@@ -21,7 +21,7 @@ from tests.property.checks import Ground
 from tests.property.machine import Machine
 from tests.property.models import Base
 
-pytestmark = pytest.mark.both_captures
+pytestmark = [pytest.mark.both_captures, pytest.mark.wide_on("mariadb")]
 
 FIRST_WORDS: dict[str, tuple[str, ...]] = {
     "postgresql": ("SET lock_timeout = '20ms'",),

@@ -17,6 +17,8 @@ from sa_audit import Audited, NotAudited, track
 from sa_audit.query.past_compiler import PastCompiler
 from sa_audit.query.timetravel import as_of
 
+pytestmark = pytest.mark.wide
+
 
 class Base(DeclarativeBase):
     pass

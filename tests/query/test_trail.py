@@ -19,7 +19,7 @@ from tests.databases import Database
 
 from .models import Account, Base, Boat, Car, Engineer, Person, Plain, Player, Team, setting
 
-pytestmark = pytest.mark.both_captures
+pytestmark = [pytest.mark.both_captures, pytest.mark.wide_on("mariadb")]
 
 Open = Callable[[], Session]
 

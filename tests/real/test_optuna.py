@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 import sa_audit
 from tests.databases import Database
 
-pytestmark = pytest.mark.both_captures
+pytestmark = [pytest.mark.both_captures, pytest.mark.wide_on("mariadb", "postgresql")]
 
 Rows = dict[sa.Table, list[tuple[Any, ...]]]
 Copier = Callable[[sa.Engine, list[sa.Table]], "Copy"]

@@ -25,6 +25,8 @@ from tests.databases import Database
 from tests.migrate.project import Project
 from tests.real.test_optuna import check_nothing_went_past, example
 
+pytestmark = pytest.mark.wide
+
 BEFORE = """
 import sys
 import optuna

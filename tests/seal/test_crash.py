@@ -17,6 +17,8 @@ from sa_audit.seal.sealer import Sealer
 
 from .bank import ORIGIN, Base, Log, add, check_digests, present
 
+pytestmark = pytest.mark.wide_on("mariadb")
+
 Seal = Callable[..., Checkpoint | None]
 STEPS = ("written", "pending", "committed", "taken", "signed", "noted", "anchored", "remembered")
 

@@ -14,6 +14,8 @@ from tests.verification.models import NOTES, Base, amend, note, write
 from tests.verification.sealed import ORIGIN, Sealed
 from tests.verification.test_rows import HISTORY, row
 
+pytestmark = pytest.mark.wide_on("mariadb")
+
 ROWS = NOTES + 3
 
 
