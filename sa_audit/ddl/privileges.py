@@ -119,6 +119,10 @@ class Privileges(ABC):
         """Give the statements that give objects to the owner, take everybody's rights and give the roles theirs."""
         return []
 
+    def grants(self, entries: Sequence[Securable]) -> list[str]:
+        """Give the GRANTs of objects, without taking anything first."""
+        return []
+
     def back(self, entries: Sequence[tuple[Securable, str]], roles: Roles) -> list[str]:
         """Give the statements that take the roles' rights again, and give each object back to its former owner."""
         return []
