@@ -90,8 +90,11 @@ def bundled_postgresql(version: int) -> Path | None:
     return programs if (programs / "postgres").exists() else None
 
 
-def start_postgresql(version: int, directory: Path) -> str:
-    """Start the bundled PostgreSQL of that version and return the URL of its superuser; nothing is made durable."""
+def start_postgresql(version: int, directory: Path, **more: str) -> str:
+    """Start the bundled PostgreSQL of that version and return the URL of its superuser; nothing is made durable.
+
+    ``more`` are further settings.
+    """
     programs = bundled_postgresql(version)
     if programs is None:
         raise Unavailable(f"no wheel with PostgreSQL {version} is installed")
@@ -111,6 +114,7 @@ def start_postgresql(version: int, directory: Path) -> str:
         "max_connections": 200,
         "max_prepared_transactions": 50,
         "autovacuum_naptime": "1s",  # it comes by in the middle of tests, as it does in real databases
+        **more,
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"

@@ -56,7 +56,7 @@ class PostgreSQLPrivileges(Privileges):
         owners = [
             self._owner(entry, roles.owner) for entry in sorted(entries, key=lambda entry: entry.kind != "schema")
         ]
-        return [*owners, *self._revokes(entries, roles), *self._grants(entries)]
+        return [*owners, *self._revokes(entries, roles), *self.grants(entries)]
 
     def back(self, entries: Sequence[tuple[Securable, str]], roles: Roles) -> list[str]:
         """Give the statements that take the roles' rights again, and give each object back to its former owner."""
@@ -127,7 +127,8 @@ BEGIN
 END
 $sa_audit$"""
 
-    def _grants(self, entries: Sequence[Securable]) -> list[str]:
+    def grants(self, entries: Sequence[Securable]) -> list[str]:
+        """Give the GRANTs of objects, without taking anything first."""
         return [text for entry in entries for text in self._granted(entry)]
 
     def _granted(self, entry: Securable) -> list[str]:

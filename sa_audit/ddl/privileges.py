@@ -80,6 +80,9 @@ Tables that a trigger writes alone have no line here: nobody is given a right to
 """
 
 
+CALLED: Final = ("sa_audit_context_v1",)
+"""The functions that programs call: by this one, which writes nothing, any of them says who it is."""
+
 _ARGUMENTS: Final = re.compile(r"FUNCTION [^(]*(\([^)]*\))")
 
 
@@ -117,6 +120,10 @@ class Privileges(ABC):
 
     def statements(self, entries: Sequence[Securable], roles: Roles) -> list[str]:
         """Give the statements that give objects to the owner, take everybody's rights and give the roles theirs."""
+        return []
+
+    def grants(self, entries: Sequence[Securable]) -> list[str]:
+        """Give the GRANTs of objects, without taking anything first."""
         return []
 
     def back(self, entries: Sequence[tuple[Securable, str]], roles: Roles) -> list[str]:
@@ -180,11 +187,13 @@ def securables(
             found.append(Securable("sequence", entry.schema or default_schema, entry.name, usage))
         elif entry.kind == "function":
             arguments = _ARGUMENTS.search(spoken(entry.create[0]))
+            called = frozenset({Right(roles.writer, "EXECUTE")} if entry.name in CALLED else ())
             found.append(
                 Securable(
                     "function",
                     entry.schema or default_schema,
                     entry.name,
+                    called,
                     arguments=arguments[1] if arguments else "()",
                 )
             )

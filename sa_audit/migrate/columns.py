@@ -1,7 +1,8 @@
 """The columns and indexes of one history compared with the live ones.
 
 A new column is nullable and comes without a default; one that the model no longer has stays; a type is changed only
-where no recorded value can change.  Imports the operations, fitting, plain, script, live, model, Alembic.
+where no recorded value can change.  Imports the operations, fitting, plain, privileges, script, live, model,
+Alembic.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .history_operations import (
 )
 from .live import Live
 from .plain import plain_column
+from .privileges import granted
 from .script import Note, Place, Script
 from .steps import RenameColumn
 
@@ -162,7 +164,9 @@ class _Columns:
             for name, columns in indexes_of(history)
             if source.name in columns and columns in known
         ]
-        self.result.changes.append(ReplaceHistoryColumn(history, column, plain, indexes))
+        self.result.changes.append(
+            ReplaceHistoryColumn(history, column, plain, indexes, granted(self.script, self.audited, source.name))
+        )
         if self.source:
             self._baseline()
         return True

@@ -99,7 +99,8 @@ class WidenHistoryColumn(TrailOperation):
 class ReplaceHistoryColumn(TrailOperation):
     """A history column of another type, beside the one that keeps what was recorded.
 
-    Indexes with the column are made anew, for the column that is used from now on.
+    Indexes with the column are made anew, for the column that is used from now on, and it is granted to who writes; the
+    right to the one that is put aside stays with it, and comes back with it on downgrade.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ReplaceHistoryColumn(TrailOperation):
         former: sa.Column[Any],
         column: sa.Column[Any],
         indexes: Sequence[tuple[str, tuple[str, ...]]],
+        grants: Sequence[str] = (),
         *,
         back: bool = False,
     ) -> None:
@@ -115,6 +117,7 @@ class ReplaceHistoryColumn(TrailOperation):
         self.former = former
         self.column = column
         self.indexes = tuple(indexes)
+        self.grants = tuple(grants)
         self.back = back
 
     def steps(self, revision: str | None) -> Iterator[Step]:
@@ -131,12 +134,13 @@ class ReplaceHistoryColumn(TrailOperation):
         else:
             yield RenameColumn(self.table.name, name, until, schema=schema, column=self.former)
             yield ops.AddColumnOp(self.table.name, self.column, schema=schema)
+            yield from map(ExecuteText, self.grants)
         for index, columns in self.indexes:
             yield ops.CreateIndexOp(index, self.table.name, list(columns), schema=schema, unique=False)
 
     def reverse(self) -> ReplaceHistoryColumn:
         """Give the way back, or forth again."""
-        return ReplaceHistoryColumn(self.table, self.former, self.column, self.indexes, back=not self.back)
+        return ReplaceHistoryColumn(self.table, self.former, self.column, self.indexes, self.grants, back=not self.back)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Name the column and the types."""

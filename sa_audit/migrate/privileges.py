@@ -6,7 +6,7 @@ Imports steps, script, text, catalog, ddl, model, Alembic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.privileges import differs, read_rights
 from ..ddl.privileges import Securable, own_schema, privileges_for, securables
 from ..model.configuration import Roles
-from ..model.history import Trail
+from ..model.history import AuditedTable, Trail
 from .script import Script
 from .steps import ExecuteText, Nothing, Remark, Step, TrailOperation
 from .text import section
@@ -120,4 +120,15 @@ def privilege_operations(
         yield GivePrivileges(script, roles, wrong, former)
 
 
-__all__ = ["Former", "GivePrivileges", "TakePrivileges", "privilege_operations"]
+def granted(script: Script, audited: AuditedTable, name: str) -> list[str]:
+    """Give the GRANTs of one column of a history, for one that takes the place of another of that name."""
+    roles = audited.trail.configuration.roles
+    privileges = privileges_for(script.dialect)
+    if roles is None or not privileges.supported:
+        return []
+    (entry,) = securables(privileges, [audited.history], [], roles, script.default_schema or "public")
+    rights = frozenset(right for right in entry.rights if right.column == name)
+    return privileges.grants([replace(entry, rights=rights)])
+
+
+__all__ = ["Former", "GivePrivileges", "TakePrivileges", "granted", "privilege_operations"]

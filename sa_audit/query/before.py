@@ -8,14 +8,10 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
-import datetime as dt
-import functools
 import json
 import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -24,10 +20,11 @@ from sqlalchemy.types import TypeEngine
 
 from ..errors import IntegrityFinding, NotAudited
 from ..model import AuditedTable, Masked, RecordedColumn
-from .names import ColumnNames, Span
+from .formers import column_of, recorded_in
+from .mariadb_text import mariadb_decoder
+from .names import ColumnNames, Former, Span
 
 Decoder = Callable[[Any], Any]
-_CLOCK = re.compile(r"(-?)(\d+):(\d\d):(\d\d)(?:\.(\d{1,6}))?")
 
 
 class Reader(ABC):
@@ -43,16 +40,27 @@ class Reader(ABC):
     def document(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Give the expression that reads ``audit_before`` as JSON text."""
 
-    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> list[sa.ColumnElement[Any]]:
-        """Give what has to be selected beside the document to decode it."""
-        return []
+    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> dict[str, sa.ColumnElement[Any]]:
+        """Give what has to be selected beside the document to decode it, by the name of the column with the values."""
+        return {}
+
+    def decoders(self, audited: AuditedTable, names: ColumnNames) -> dict[str, Decoder]:
+        """Give what turns a member of the document into its value, by the name of the column that keeps its values."""
+        types = {column.name: column.source.type for column in audited.recorded}
+        types |= {former.name: former.type for formers in names.formers.values() for former in formers}
+        return {name: self.decoder(type_) for name, type_ in types.items()}
 
     @abstractmethod
-    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
-        """Give for each recorded column, by its name, what turns its member of the document into its value."""
+    def decoder(self, type_: TypeEngine[Any]) -> Decoder:
+        """Give what turns a member of the document into a value of a type."""
 
     def before(
-        self, audited: AuditedTable, decoders: dict[str, Decoder], members: dict[str, Any], extras: Sequence[Any]
+        self,
+        audited: AuditedTable,
+        decoders: dict[str, Decoder],
+        members: dict[str, Any],
+        extras: Mapping[str, Any],
+        kept: Mapping[str, str],
     ) -> dict[str, Any]:
         """Give the before-values of the columns that changed, by the name that the column has now.
 
@@ -60,22 +68,27 @@ class Reader(ABC):
             audited: the table.
             decoders: what :meth:`decoders` gave.
             members: the document's members, by the column's present name.
-            extras: the values of :meth:`extra_columns`.
+            extras: the values of :meth:`extra_columns`, by the name of the column that keeps its values.
+            kept: for each column that had other types, the name of the one that the row was recorded in.
 
         Raises:
             IntegrityFinding: if the document is not one that the library writes.
         """
-        return {name: self._member(audited, decoders, name, value) for name, value in members.items()}
+        return {name: self._member(audited, decoders, kept, name, value) for name, value in members.items()}
 
-    def _member(self, audited: AuditedTable, decoders: dict[str, Decoder], name: str, value: Any) -> Any:
+    def _member(
+        self, audited: AuditedTable, decoders: dict[str, Decoder], kept: Mapping[str, str], name: str, value: Any
+    ) -> Any:
         if value is None or value is True:
             return Masked if value else None
-        decoder = decoders.get(name)
+        decoder = decoders.get(kept.get(name, name))
         if decoder is None:
             return value
         try:
             return decoder(value)
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+            if name in kept:  # it may have been of the other type: then it is given as it was recorded
+                return value
             raise IntegrityFinding(
                 f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's type"
             ) from error
@@ -130,30 +143,71 @@ class PostgreSQLReader(Reader):
         """Read the document as text, whatever the driver does with JSON."""
         return sa.cast(column, sa.Text)
 
-    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> list[sa.ColumnElement[Any]]:
+    def extra_columns(self, audited: AuditedTable, names: ColumnNames) -> dict[str, sa.ColumnElement[Any]]:
         """Give each before-value, cast to its column's type."""
-        return [self._cast(audited, column, names.of(column.name)) for column in audited.recorded]
+        extras = {}
+        for column in audited.recorded:
+            spans, formers = names.of(column.name), names.formers.get(column.name, ())
+            cast = self._cast(audited, column, spans)
+            extras[column.name] = self._in_its_type(audited, column, formers, None, cast)
+            for former in formers:
+                cast = self._cast_former(audited, former, spans)
+                extras[former.name] = self._in_its_type(audited, column, formers, former, cast)
+        return extras
 
     def _cast(self, audited: AuditedTable, column: RecordedColumn, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
         if column.recorded is None:
             raise NotAudited(f"the values of column {column.source} are not recorded")
-        members = [_member_text(audited.history, span) for span in spans]
-        member = members[0] if len(members) == 1 else sa.func.coalesce(*members)
-        return sa.type_coerce(sa.cast(member, column.recorded.type), column.source.type)
+        return sa.type_coerce(sa.cast(_text(audited.history, spans), column.recorded.type), column.source.type)
 
-    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+    def _cast_former(self, audited: AuditedTable, former: Former, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
+        """Cast to a type that the column had; where the row's value doesn't tell that it was that one, only if it can.
+
+        PostgreSQL asks by itself only from version 16 on; before, such a value is given as it was recorded.
+        """
+        text, column = _text(audited.history, spans), column_of(former)
+        cast = sa.cast(text, former.type)
+        if (self.dialect.server_version_info or ()) < (16,):
+            return sa.case((column.is_not(None), cast))
+        type_ = sa.literal(former.type.compile(self.dialect), sa.Text())
+        fits = sa.func.pg_input_is_valid(text, type_, type_=sa.Boolean())
+        return sa.case((column.is_not(None), cast), (fits, cast))
+
+    def _in_its_type(
+        self,
+        audited: AuditedTable,
+        column: RecordedColumn,
+        formers: Sequence[Former],
+        former: Former | None,
+        cast: sa.ColumnElement[Any],
+    ) -> sa.ColumnElement[Any]:
+        """Let a cast be made only in rows that were recorded in that type."""
+        if not formers:
+            return cast
+        history = audited.history
+        recorded = recorded_in(history.c[column.source.key], formers, history.c.audit_at, former)
+        return sa.type_coerce(sa.case((recorded, cast)), cast.type)
+
+    def decoder(self, type_: TypeEngine[Any]) -> Decoder:
         """Give nothing: the database decodes."""
-        return {}
+        return _unchanged
 
     def before(
-        self, audited: AuditedTable, decoders: dict[str, Decoder], members: dict[str, Any], extras: Sequence[Any]
+        self,
+        audited: AuditedTable,
+        decoders: dict[str, Decoder],
+        members: dict[str, Any],
+        extras: Mapping[str, Any],
+        kept: Mapping[str, str],
     ) -> dict[str, Any]:
         """Take the values that the database has cast; see :meth:`Reader.before`."""
-        cast = dict(zip((column.name for column in audited.recorded), extras, strict=True))
-        return {
-            name: (Masked if value is True else cast.get(name, value) if value is not None else None)
-            for name, value in members.items()
-        }
+        return {name: self._cast_member(extras, kept, name, value) for name, value in members.items()}
+
+    def _cast_member(self, extras: Mapping[str, Any], kept: Mapping[str, str], name: str, value: Any) -> Any:
+        if value is None or value is True:
+            return Masked if value else None
+        cast = extras.get(kept.get(name, name), value)
+        return value if cast is None and name in kept else cast
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare as text, bytewise: 1.0 and 1.00 differ, and ``json`` has no equality of its own."""
@@ -192,9 +246,9 @@ class SQLiteReader(Reader):
         """Read the text as it is stored."""
         return sa.type_coerce(column, sa.Text)
 
-    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+    def decoder(self, type_: TypeEngine[Any]) -> Decoder:
         """Take the stored value through the type."""
-        return {column.name: _after(_stored, self.processor(column.source.type)) for column in audited.recorded}
+        return _after(_stored, self.processor(type_))
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare values and storage classes, under no collation but BINARY."""
@@ -219,15 +273,9 @@ class MariaDBReader(Reader):
         """Read the text as it is stored."""
         return sa.type_coerce(column, sa.Text)
 
-    def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
+    def decoder(self, type_: TypeEngine[Any]) -> Decoder:
         """Take the text to what the driver would have given, and that through the type."""
-        return {
-            column.name: _after(
-                mariadb_decoder(column.source.type._unwrapped_dialect_impl(self.dialect)),
-                self.processor(column.source.type),
-            )
-            for column in audited.recorded
-        }
+        return _after(mariadb_decoder(type_._unwrapped_dialect_impl(self.dialect)), self.processor(type_))
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare as bytes, and floats as numbers too, since their text is rounded."""
@@ -246,12 +294,24 @@ class MariaDBReader(Reader):
         return error.args[0] if error is not None and error.args else None
 
 
+def _text(history: sa.Table, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
+    """Give the text of a column's member of PostgreSQL's document, whatever the column was called."""
+    members = [_member_text(history, span) for span in spans]
+    return members[0] if len(members) == 1 else sa.func.coalesce(*members)
+
+
 def _member_text(history: sa.Table, span: Span) -> sa.ColumnElement[Any]:
-    """Give the text of a member of PostgreSQL's document, in the rows of the time when the column was called so."""
-    member = history.c.audit_before.op("->>", return_type=sa.Text())(sa.literal(span.name, sa.Text()))
-    bounds = [] if span.since is None else [history.c.audit_at >= span.since]
+    """Give the text of a member of PostgreSQL's document, in the rows of the time when the column was called so.
+
+    A member that is no string stands for NULL or for a masked value, which is nothing of any type.
+    """
+    name = sa.literal(span.name, sa.Text())
+    member = history.c.audit_before.op("->>", return_type=sa.Text())(name)
+    kind = sa.func.json_typeof(history.c.audit_before.op("->", return_type=sa.JSON())(name), type_=sa.Text())
+    bounds = [kind == sa.literal_column("'string'")]
+    bounds += [] if span.since is None else [history.c.audit_at >= span.since]
     bounds += [] if span.until is None else [history.c.audit_at < span.until]
-    return sa.case((sa.and_(*bounds), member)) if bounds else member
+    return sa.case((sa.and_(*bounds), member))
 
 
 def reader_for(connection: Connection) -> Reader:
@@ -295,61 +355,8 @@ def members_of(text: str | None, audited: AuditedTable) -> dict[str, Any]:
     return members
 
 
-def mariadb_decoder(type_: TypeEngine[Any]) -> Decoder:
-    """Give what turns MariaDB's text of a value into what a driver gives for a column of that type.
-
-    Args:
-        type_: the type that the database sees, behind decorators and variants.
-    """
-    for classes, decoder in _mariadb():
-        if isinstance(type_, classes):
-            return decoder
-    if isinstance(type_, sa.Float):
-        single = not isinstance(type_, sa.Double) and (type_.precision or 0) <= 24
-        return _single if single else float
-    if isinstance(type_, sa.Numeric):
-        return Decimal
-    return _unchanged
-
-
-def _timedelta(text: str) -> dt.timedelta:
-    match = _CLOCK.fullmatch(text)
-    if match is None:
-        raise ValueError(f"not a time: {text!r}")
-    sign, hours, minutes, seconds, fraction = match.groups()
-    value = dt.timedelta(
-        hours=int(hours), minutes=int(minutes), seconds=int(seconds), microseconds=int((fraction or "0").ljust(6, "0"))
-    )
-    return -value if sign else value
-
-
-def _single(text: str) -> float:
-    """Round to six digits, as the server does when it sends a FLOAT."""
-    return float(f"{float(text):.6g}")
-
-
-def _bits(text: str) -> bytes:
-    number = int(text)
-    return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
-
-
 def _unchanged(value: Any) -> Any:
     return value
-
-
-@functools.cache
-def _mariadb() -> tuple[tuple[type[Any] | tuple[type[Any], ...], Decoder], ...]:
-    """Give the decoders of MariaDB's texts; its dialect is loaded when it is needed."""
-    from sqlalchemy.dialects import mysql
-
-    return (
-        ((sa.LargeBinary, mysql.BINARY, mysql.VARBINARY), bytes.fromhex),
-        (mysql.BIT, _bits),
-        ((sa.Boolean, sa.Integer, mysql.YEAR), int),
-        (sa.DateTime, dt.datetime.fromisoformat),
-        (sa.Date, dt.date.fromisoformat),
-        (sa.Time, _timedelta),
-    )
 
 
 def _stored(value: Any) -> Any:

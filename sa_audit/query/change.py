@@ -68,6 +68,7 @@ class Change:
         recorded_at: the database's clock at the transaction's first audited write; aware, UTC.
         transaction: who and why.
         audit_id: the history row's id: the order of changes to one row.
+        former: the attributes whose value in ``state`` is of another type, which the column had when it was recorded.
     """
 
     entity: str
@@ -79,6 +80,7 @@ class Change:
     recorded_at: dt.datetime
     transaction: TransactionInfo
     audit_id: int
+    former: frozenset[str] = frozenset()
 
     @property
     def actor(self) -> str | None:

@@ -77,6 +77,7 @@ class Life:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.state: dict[Part, Values] = {}
+        self.former: dict[Part, frozenset[sa.Column[Any]]] = {}
 
     def change(self, identity: Identity, rows: Sequence[HistoryRow]) -> Change:
         """Take the rows of one change, and give it."""
@@ -84,6 +85,7 @@ class Life:
         earlier = dict(self.state)
         for row in rows:
             self.state[row.part] = row.values
+            self.former[row.part] = row.former
         shown = {} if leading.op == "T" else self.state
         mapper = self.subject.mapper_for(_merged(shown.values()))
         state = self._attributes(mapper, shown)
@@ -104,7 +106,13 @@ class Life:
             recorded_at=leading.info.recorded_at,
             transaction=leading.info,
             audit_id=leading.audit_id,
+            former=self._former(mapper, state),
         )
+
+    def _former(self, mapper: Mapper[Any] | None, state: dict[str, Any]) -> frozenset[str]:
+        names = self.subject.names(mapper)
+        columns = (column for columns in self.former.values() for column in columns)
+        return frozenset(names[column] for column in columns if state.get(names[column]) is not None)
 
     def _attributes(self, mapper: Mapper[Any] | None, state: dict[Part, Values]) -> dict[str, Any]:
         names = self.subject.names(mapper)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from ..model import AuditedTable
 
@@ -29,15 +30,32 @@ class Span:
         return (self.since is None or self.since <= moment) and (self.until is None or moment < self.until)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """A column of the history that keeps what was recorded while a column had another type.
+
+    Args:
+        name: its name there.
+        type: its type there.
+        until: when the column got the type that followed; None where a downgrade took a newer type back.
+    """
+
+    name: str
+    type: TypeEngine[Any]
+    until: dt.datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
     """The names of a table's columns.
 
     Args:
         spans: for each column, by the name that it has now, its names, oldest first.
+        formers: for each column that had other types, by the name that it has now, what keeps their values.
     """
 
     spans: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    formers: Mapping[str, Sequence[Former]] = field(default_factory=dict)
 
     def of(self, column: str) -> Sequence[Span]:
         """Give the names of a column, by its present one."""
@@ -61,11 +79,11 @@ def column_names(present: Iterable[str], rows: Iterable[Any]) -> ColumnNames:
 
     Args:
         present: the names of the columns that the model has.
-        rows: id, name and since when (with zone), in the order in which they were written.
+        rows: id, name and since when (with zone), in the order in which they were written; more is not looked at.
     """
     account: dict[int, list[tuple[str, dt.datetime]]] = {}
     latest: dict[str, int] = {}
-    for number, name, since in rows:
+    for number, name, since, *_rest in rows:
         names = account.setdefault(number, [])
         if not names or names[-1][0] != name:
             names.append((name, since))
@@ -97,18 +115,22 @@ def _spans(names: Sequence[tuple[str, dt.datetime]], shared: set[str]) -> tuple[
 
 
 def renamed(audited: AuditedTable) -> sa.ColumnElement[bool]:
-    """Give the expression that tells whether a column of the table was ever renamed; asked once for all its uses."""
+    """Give the expression that tells whether a column ever had another name or type; asked once for all its uses."""
     column = audited.trail.column
-    known = sa.select(column.c.id).where(column.c.table_name == audited.table.fullname, column.c.event == "rename")
+    known = sa.select(column.c.id).where(
+        column.c.table_name == audited.table.fullname, column.c.event.in_(["rename", "retype"])
+    )
     asked = sa.select(known.exists().label("renamed")).cte("sa_audit_names")
     return sa.select(asked.c.renamed).scalar_subquery()
 
 
 def names_of(audited: AuditedTable) -> sa.Select[Any]:
-    """Give the statement that reads the account of a table's columns, for :func:`column_names`."""
+    """Give the statement that reads the account of a table's columns: column, name, since when, event, revision, id."""
     column = audited.trail.column
     return (
-        sa.select(column.c.column_id, column.c.name, column.c.recorded_at)
+        sa.select(
+            column.c.column_id, column.c.name, column.c.recorded_at, column.c.event, column.c.revision, column.c.id
+        )
         .where(column.c.table_name == audited.table.fullname)
         .order_by(column.c.id)
     )

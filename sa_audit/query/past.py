@@ -16,7 +16,9 @@ from sqlalchemy.sql.selectable import TableClause
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
 from ..model import AuditedTable, Marker, audited_of
 from ..model.tables import BASELINE_DONE
+from .formers import formers_at
 from .moment import Moment
+from .names import Former, names_of
 from .past_compiler import PastDialect, past_dialect
 from .past_database import PastDatabase
 from .past_state import recorded_at
@@ -124,6 +126,27 @@ class Past:
                     f"create its tables with create_all() or a migration ({error.orig})"
                 ) from error
             raise
+
+    def formers(
+        self, present: Connection, database: PastDatabase, tables: Iterable[AuditedTable]
+    ) -> dict[AuditedTable, dict[str, Former]]:
+        """Give the columns that had another type at the moment, by table and name, with what keeps their values.
+
+        Raises:
+            InvalidMoment: if one is of a table's key.
+        """
+        found = {}
+        for trail in {audited.trail for audited in tables}:
+            columns = trail.column
+            named = {audited.table.fullname: audited for audited in tables if audited.trail is trail}
+            retyped = sa.and_(columns.c.table_name.in_(list(named)), columns.c.event == "retype")
+            for name in present.scalars(sa.select(columns.c.table_name).where(retyped).distinct()).all():
+                rows = present.execute(names_of(named[name])).all()
+                visible = database.written(present, columns, name, self.moment)
+                formers = formers_at(present, named[name], rows, visible)
+                if formers:
+                    found[named[name]] = formers
+        return found
 
     def _refuse_incomplete(self, present: Connection, audited: AuditedTable) -> NoReturn:
         """Refuse a table whose rows were still being carried in: it would seem to lack those that weren't yet."""

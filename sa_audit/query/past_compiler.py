@@ -9,7 +9,7 @@ Follows :mod:`sqlalchemy.sql.compiler`; touches no connection.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NoReturn, cast
@@ -28,8 +28,9 @@ from sqlalchemy.util import LRUCache
 from ..errors import NotAudited, ReadOnlyPast
 from ..model import AuditedTable, Marker, audited_of
 from .moment import Moment
+from .names import Former
 from .past_database import PastDatabase, past_database
-from .past_refusal import ReadOnlyCompiler
+from .past_refusal import ReadOnlyCompiler, Unusable, reason, refuse_use
 from .past_state import PastTable, past_table, unrecorded
 
 _MEMO: Final = "_sa_audit_past"
@@ -67,6 +68,21 @@ class PastDialect:
         self.dialect = dialect
         self.database = database
         self.cache = cache
+        self._knowing: dict[Any, Dialect] = {}
+
+    def knowing(self, formers: Mapping[AuditedTable, Mapping[str, Former]]) -> Dialect:
+        """Give the dialect that reads the columns which had another type at the moment from what keeps their values."""
+        key = frozenset(
+            (audited, column, former.name, former.type.compile(self.dialect))
+            for audited, columns in formers.items()
+            for column, former in columns.items()
+        )
+        if key not in self._knowing:
+            dialect = copy.copy(self.dialect)
+            own = self.dialect.statement_compiler
+            dialect.statement_compiler = type(own.__name__, (own,), {"formers": dict(formers)})
+            self._knowing[key] = dialect
+        return self._knowing[key]
 
 
 def past_dialect(dialect: Dialect, kind: type[Moment]) -> PastDialect:
@@ -107,13 +123,14 @@ class PastCompiler(ReadOnlyCompiler):
 
     kind: ClassVar[type[Moment]]
     database: ClassVar[PastDatabase]
+    formers: ClassVar[Mapping[AuditedTable, Mapping[str, Former]]] = {}
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.touched: dict[AuditedTable, PastTable] = {}
         self.present: dict[TableClause, None] = {}
         self._in_state = False
         self._lists: list[_Columns] = []
-        self._revealed: tuple[int, Marker] | None = None
+        self._revealed: tuple[int, Unusable] | None = None
         self._after_exists = False
         super().__init__(*args, **kw)
 
@@ -148,7 +165,7 @@ class PastCompiler(ReadOnlyCompiler):
     def _past(self, audited: AuditedTable) -> PastTable:
         past = self.touched.get(audited)
         if past is None:
-            past = self.touched[audited] = past_table(audited, self.kind, self.database)
+            past = self.touched[audited] = past_table(audited, self.kind, self.database, self.formers.get(audited, {}))
         return past
 
     def visit_tablesample(self, tablesample: Any, *_args: Any, **_kw: Any) -> NoReturn:
@@ -163,9 +180,10 @@ class PastCompiler(ReadOnlyCompiler):
         """Render a column under the name of its table's state; refuse one that has no recorded value."""
         if self._in_state:
             return super().visit_column(column, add_to_result_map, include_table, *args, **kw)
-        if (marker := self._marker_of(column)) is not None:
-            if self.stack and (self._revealed is None or self._revealed[0] != hash(column)):
-                _refuse_use(column, marker)
+        marker = self._marker_of(column)
+        if marker and self.stack and (self._revealed is None or self._revealed[0] != hash(column)):
+            refuse_use(column, marker)
+        if isinstance(marker, Marker):
             super().visit_column(column, add_to_result_map, include_table, *args, **kw)
             return self.database.null_of(column.type)
         audited = audited_of(column.table) if isinstance(column.table, sa.Table) else None
@@ -179,19 +197,25 @@ class PastCompiler(ReadOnlyCompiler):
         if not self._in_state and kw.get("render_label_as_label") is label:
             marker = self._marker_of(_unlabelled(label))
             if marker is not None:
-                _refuse_use(_unlabelled(label), marker)
+                refuse_use(_unlabelled(label), marker)
         return self._live.visit_label(label, *args, **kw)
 
-    def _marker_of(self, column: Any) -> Marker | None:
-        """Give the marker of a column, or of the one that a subquery's column comes from."""
+    def _marker_of(self, column: Any) -> Unusable | None:
+        """Give why a column, or the one that a subquery's column comes from, may only be shown, if so."""
         if not isinstance(column, ColumnClause):
             return None
         if isinstance(column.table, sa.Table):
-            return _marker(column)
+            return self._marker(column)
         if column.table is None:
             return None
-        markers = {_marker(base) for base in column.base_columns} - {None}
+        markers = {self._marker(base) for base in column.base_columns} - {None}
         return min(markers, key=lambda marker: marker.name, default=None)  # type: ignore[union-attr]
+
+    def _marker(self, column: Any) -> Unusable | None:
+        audited = audited_of(column.table) if isinstance(getattr(column, "table", None), sa.Table) else None
+        if audited is None:
+            return None
+        return unrecorded(audited).get(column.name) or self.formers.get(audited, {}).get(column.name)
 
     def _label_select_column(self, select: Any, column: Any, *args: Any, **kw: Any) -> Any:
         """Let a column with no recorded value stand in a plain list of columns, and nowhere else."""
@@ -208,22 +232,23 @@ class PastCompiler(ReadOnlyCompiler):
             text = self._live._label_select_column(select, column, *args, **kw)
         finally:
             self._revealed = revealed
-        if marker is not None and text == self.database.null_of(plain.type):
+        if isinstance(marker, Marker) and text == self.database.null_of(plain.type):
             return f"{text} AS {self.preparer.quote(plain.name)}"
         return text
 
     def _add_to_result_map(self, keyname: str, name: str, objects: tuple[Any, ...], type_: TypeEngine[Any]) -> None:
         """Give the marker as the result of a column that has no recorded value."""
-        shown = type_ if self._revealed is None else _MARKER_TYPES[self._revealed[1]]
+        marker = self._revealed[1] if self._revealed is not None else None
+        shown = marker.type if isinstance(marker, Former) else type_ if marker is None else _MARKER_TYPES[marker]
         super()._add_to_result_map(keyname, name, objects, shown)
 
-    def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Marker) -> None:
+    def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Unusable) -> None:
         if not self._lists or not self._lists[-1].plain:
-            _refuse_use(column, marker)
+            refuse_use(column, marker)
         if select._distinct and not _has_key(select, column):
             raise NotAudited(
-                f"DISTINCT over {column} has no answer in the past, since its values are not in the history "
-                f"({marker}): leave the column out, or add the primary key of its table"
+                f"DISTINCT over {column} has no answer in the past, since {reason(marker)}: "
+                "leave the column out, or add the primary key of its table"
             )
 
     # -- selects --------------------------------------------------------------------------------------------------
@@ -284,21 +309,18 @@ class _Columns:
     """
 
     plain: bool
-    places: list[tuple[Any, Marker | None]] = field(default_factory=list)
-    parts: list[list[tuple[Any, Marker | None]]] = field(default_factory=list)
+    places: list[tuple[Any, Unusable | None]] = field(default_factory=list)
+    parts: list[list[tuple[Any, Unusable | None]]] = field(default_factory=list)
 
 
 _MARKER_TYPES: Final = {marker: MarkerType(marker) for marker in Marker}
 
 
-def _marker(column: Any) -> Marker | None:
-    audited = audited_of(column.table) if isinstance(getattr(column, "table", None), sa.Table) else None
-    return unrecorded(audited).get(column.name) if audited is not None else None
-
-
-def _compound_places(compound: Any, parts: list[list[tuple[Any, Marker | None]]]) -> list[tuple[Any, Marker | None]]:
+def _compound_places(
+    compound: Any, parts: list[list[tuple[Any, Unusable | None]]]
+) -> list[tuple[Any, Unusable | None]]:
     """Give the columns of a compound, having refused what would mix recorded and unrecorded values, or compare them."""
-    result: list[tuple[Any, Marker | None]] = []
+    result: list[tuple[Any, Unusable | None]] = []
     for place in zip(*parts, strict=False):
         unrecorded_one = next(((column, marker) for column, marker in place if marker is not None), None)
         result.append(unrecorded_one or place[0])
@@ -307,8 +329,8 @@ def _compound_places(compound: Any, parts: list[list[tuple[Any, Marker | None]]]
         known = any(marker is None and not _is_null(column) for column, marker in place)
         if known or compound.keyword.name != "UNION_ALL":
             raise NotAudited(
-                f"{unrecorded_one[0]} can't stand in this {compound.keyword.name.replace('_', ' ')}, since its values "
-                f"are not in the history ({unrecorded_one[1]}): leave the column out, or use union_all() of selects "
+                f"{unrecorded_one[0]} can't stand in this {compound.keyword.name.replace('_', ' ')}, since "
+                f"{reason(unrecorded_one[1])}: leave the column out, or use union_all() of selects "
                 "that all have it"
             )
     return result
@@ -357,13 +379,6 @@ def _has_key(select: Any, column: ColumnElement[Any]) -> bool:
     audited = _audited_source(source)
     selected = {hash(_unlabelled(each)) for each in select.selected_columns}
     return audited is not None and all(hash(source.c[key.key]) in selected for key in audited.key)
-
-
-def _refuse_use(column: Any, marker: Marker) -> NoReturn:
-    raise NotAudited(
-        f"{column} can't be used in the past, since its values are not in the history ({marker}): "
-        "such a column may only stand in a plain list of columns"
-    )
 
 
 __all__ = ["MarkerType", "PastCompiler", "PastDialect", "past_dialect"]

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Connection, Engine, NestedTransaction, RootTransac
 from sqlalchemy.sql.compiler import Compiled
 
 from ..ddl.backend import INTERNAL
-from ..errors import ReadOnlyPast
+from ..errors import NotAudited, ReadOnlyPast
 from ..model import AuditedTable
+from .names import Former
 from .past import Past
 from .past_compiler import PastCompiler, PastDialect
 from .past_state import MOMENT
@@ -73,6 +74,14 @@ class SharedConnection(Connection):
         """Leave the host's connection open."""
 
 
+class _Retyped(NotAudited):
+    """Columns had another type at the moment, so that the statement has to be compiled again."""
+
+    def __init__(self, formers: dict[AuditedTable, dict[str, Former]]) -> None:
+        super().__init__("columns had another type at that moment: execute the statement by execute()")
+        self.formers = formers
+
+
 class _SeesPast(Connection):
     """What both kinds of connections that see the past have in common."""
 
@@ -81,11 +90,29 @@ class _SeesPast(Connection):
     dialects: PastDialect
     before: bool | None
     tracked: set[tuple[AuditedTable, Any]]
+    formers: dict[AuditedTable, dict[str, Former]]
     opened: bool = False
 
     def _take(self, past: Past, live: Engine, dialects: PastDialect) -> None:
         self.past, self.live, self.dialects = past, live, dialects
-        self.before, self.tracked = None, set()
+        self.before, self.tracked, self.formers = None, set(), {}
+
+    def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        """Execute a statement, again if it turns out that columns of it had another type at the moment."""
+        while True:
+            try:
+                return super().execute(statement, parameters, execution_options=execution_options)
+            except _Retyped as found:
+                self.formers |= found.formers
+                self.dialect = self.dialects.knowing(self.formers)
+
+    def scalar(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        """Give the first value; see :meth:`execute`."""
+        return self.execute(statement, parameters, execution_options=execution_options).scalar()
+
+    def scalars(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        """Give the first values; see :meth:`execute`."""
+        return self.execute(statement, parameters, execution_options=execution_options).scalars()
 
     def present(self) -> Connection:
         """Give a view of this connection that sees the present, for what the library itself asks."""
@@ -191,6 +218,9 @@ def _before_cursor_execute(
             present = present.execution_options(schema_translate_map=translated)
         connection.past.require_tracked(present, connection.dialects.database, unknown)
         connection.tracked.update((audited, place) for audited in unknown)
+        formers = connection.past.formers(present, connection.dialects.database, unknown)
+        if formers:
+            raise _Retyped(formers)
 
 
 for _class in (PastConnection, BorrowedConnection):

@@ -125,6 +125,11 @@ class PastDatabase(ABC):
             for name in {name for name, _event in ids}
         }
 
+    def written(self, connection: Connection, columns: sa.Table, name: str, moment: Moment) -> list[int]:
+        """Give the ids of what the account of columns said of a table at the moment."""
+        statement = sa.select(columns.c.id).where(columns.c.table_name == name, self._tracked(columns, moment))
+        return list(connection.scalars(statement))
+
     def _tracked(self, columns: sa.Table, moment: Moment) -> sa.ColumnElement[bool]:
         if not isinstance(moment, Snapshot):
             return columns.c.recorded_at <= moment.at

@@ -12,7 +12,12 @@ from typing import Any, Final, NoReturn
 
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ..errors import ReadOnlyPast
+from ..errors import NotAudited, ReadOnlyPast
+from ..model import Marker
+from .names import Former
+
+Unusable = Marker | Former
+"""Why a column of the past may only be shown: no value of it is known, or one of another type."""
 
 _UNSEEN: Final = re.compile(
     r"\b(select|from|table|into|insert|update|delete|merge|truncate|share|lock|call|copy|execute)\b|;", re.IGNORECASE
@@ -112,4 +117,23 @@ def _refuse_text(text: str) -> NoReturn:
     )
 
 
-__all__ = ["ReadOnlyCompiler"]
+def refuse_use(column: Any, marker: Unusable) -> NoReturn:
+    """Refuse a column that may only be shown.
+
+    Raises:
+        NotAudited: always.
+    """
+    raise NotAudited(
+        f"{column} can't be used in the past, since {reason(marker)}: "
+        "such a column may only stand in a plain list of columns"
+    )
+
+
+def reason(marker: Unusable) -> str:
+    """Say why a column may only be shown."""
+    if isinstance(marker, Former):
+        return f"at that moment its values were of another type ({marker.type!r})"
+    return f"its values are not in the history ({marker})"
+
+
+__all__ = ["ReadOnlyCompiler", "Unusable", "reason", "refuse_use"]

@@ -7,6 +7,7 @@ all moments of its kind.  Touches no connection.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,9 +16,12 @@ from sqlalchemy.sql.selectable import CTE, FromClause
 
 from ..model import AuditedTable, Excluded, Marker, Masked
 from ..model.names import short_name
+from .formers import column_of
 from .moment import Epoch, LastEntry, Moment, Snapshot, WallClock
+from .names import Former
 from .past_database import PastDatabase
 
+_NO_FORMERS: Final[Mapping[str, Former]] = {}
 MOMENT: Final = "sa_audit_moment"
 """The name of the bound parameter that holds the moment."""
 
@@ -37,12 +41,23 @@ class PastTable:
     alias: str
 
 
-def past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
-    """Give what stands for an audited table; made once for each kind of moment and database."""
+def past_table(
+    audited: AuditedTable, kind: type[Moment], database: PastDatabase, formers: Mapping[str, Former]
+) -> PastTable:
+    """Give what stands for an audited table; made once for each kind of moment and database.
+
+    Args:
+        audited: the table.
+        kind: the kind of moment.
+        database: the database.
+        formers: for columns that had another type at the moment, what keeps their values of then.
+    """
+    if formers:
+        return _past_table(audited, kind, database, formers)
     key = ("sa_audit.past", kind, database.state_key)
     known: PastTable | None = audited.memo.get(key)
     if known is None:
-        known = audited.memo.setdefault(key, _past_table(audited, kind, database))
+        known = audited.memo.setdefault(key, _past_table(audited, kind, database, {}))
     return known
 
 
@@ -62,12 +77,14 @@ def recorded_at(history: FromClause, moment: Moment) -> sa.ColumnElement[bool]:
     return _recorded(history, type(moment), sa.bindparam(None, moment.parameter, type_=type_))
 
 
-def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> sa.Select[Any]:
+def state_query(
+    audited: AuditedTable, kind: type[Moment], database: PastDatabase, formers: Mapping[str, Former] = _NO_FORMERS
+) -> sa.Select[Any]:
     """Give the query for the table's rows at the moment that the parameter ``sa_audit_moment`` names.
 
     It finds the rows of a key through the index (key, audit_id), and never reads all of the history for one of them.
     The comparison with the last truncate is a CASE: as a plain one it made the planner of PostgreSQL walk the index of
-    ``audit_id``, and expect a third of the rows.
+    ``audit_id``, and expect a third of the rows.  A key without value had another type when it was recorded.
     """
     history = audited.history
     later, cut = history.alias("sa_audit_later"), history.alias("sa_audit_cut")
@@ -83,11 +100,16 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
         _recorded(later, kind, moment),
     )
     columns = [
-        database.as_live(column.recorded, column.source).label(column.source.name)
+        (
+            column_of(formers[column.name])
+            if column.name in formers
+            else database.as_live(column.recorded, column.source)
+        ).label(column.source.name)
         for column in audited.columns
         if column.recorded is not None
     ]
     return sa.select(*columns).where(
+        *(history.c[column.key].is_not(sa.null()) for column in audited.key if column.primary_key),
         history.c.audit_op.in_([sa.literal_column(f"'{operation}'") for operation in "IUB"]),
         _recorded(history, kind, moment),
         sa.not_(superseded.correlate(history)),
@@ -95,9 +117,11 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
     )
 
 
-def _past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:
+def _past_table(
+    audited: AuditedTable, kind: type[Moment], database: PastDatabase, formers: Mapping[str, Former]
+) -> PastTable:
     table = audited.table
-    state = state_query(audited, kind, database).cte(short_name(f"sa_audit_past.{table.fullname}"))
+    state = state_query(audited, kind, database, formers).cte(short_name(f"sa_audit_past.{table.fullname}"))
     for prefix in database.cte_prefixes:
         state = state.prefix_with(prefix)
     return PastTable(audited=audited, state=state, alias=short_name(table.fullname))

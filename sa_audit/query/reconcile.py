@@ -84,7 +84,10 @@ def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     columns = part.audited.recorded
     there = sa.exists().where(_same_row(source, part, last, table))
     statement = sa.select(*(sa.type_coerce(_in(last, column), column.source.type) for column in columns)).where(
-        last.c.audit_op.in_(("I", "U", "B")), _is_last(source, part, last), ~there
+        *(last.c[column.key].is_not(None) for column in part.audited.key),  # else the key had another type then
+        last.c.audit_op.in_(("I", "U", "B")),
+        _is_last(source, part, last),
+        ~there,
     )
     count = len(columns)
     for row in _stream(source, part, statement):

@@ -19,7 +19,7 @@ from .entity import Identity, Subject, resolve
 from .fold import same
 from .history import moments, shown, state_after
 from .rows import Source, source_of
-from .writable import check_insertable, version_of, writable
+from .writable import check_insertable, check_types, version_of, writable
 
 
 def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
@@ -40,7 +40,8 @@ def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
         The object, up to date; of a plain table, the row as a mapping by column names.
 
     Raises:
-        NotAudited: if the row was never recorded, or lacks a value that the history does not hold.
+        NotAudited: if the row was never recorded, lacks a value that the history does not hold, or has one that was
+            recorded while its column had another type.
         InvalidMoment: if the row did not exist at that moment, or it can't be asked about.
         Conflict: if the row belongs to another class now.
         CaptureMissing: if the database has no trail.
@@ -55,6 +56,7 @@ def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
         raise InvalidMoment(
             f"{subject.name} {shown(identity)} did not exist at {when}: {why}; give a moment at which it did"
         )
+    check_types(then[-1].former, f"{subject.name} {shown(identity)}")
     if subject.mapper is None:
         return _restore_row(session, source, subject, identity, state)
     return _restore_object(session, source, subject, identity, state, known[-1].state)

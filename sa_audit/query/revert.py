@@ -24,6 +24,7 @@ from .history import shown
 from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, key_condition, matches, read
 from .stretches import Stretch, stretches_of
 from .undo import Undo
+from .writable import check_types
 
 Touched = dict[Part, dict[Identity, list[HistoryRow]]]
 LISTED = 10
@@ -46,7 +47,8 @@ def revert(session: Session, transaction_id: int, *, base: Any = None) -> int:
         The number of history rows that were undone.
 
     Raises:
-        NotAudited: if there is no such transaction, or a deleted row lacks a value that the history does not hold.
+        NotAudited: if there is no such transaction, a deleted row lacks a value that the history does not hold, or a
+            value was recorded while its column had another type.
         Conflict: if the same rows were changed later, are not as recorded, or other rows refer to those to be deleted.
         CaptureMissing: if the database has no trail.
     """
@@ -56,6 +58,8 @@ def revert(session: Session, transaction_id: int, *, base: Any = None) -> int:
     if any(row.op == "T" for _subject, row in rows):
         raise Conflict(f"transaction {transaction_id} truncated a table, which can't be undone row by row")
     rows = [(subject, row) for subject, row in rows if row.op != "B"]
+    for subject, row in rows:
+        check_types(_former(row), f"{subject.name} {shown(row.identity)}")
     touched = _touched(row for _subject, row in rows)
     subjects = {row.part: subject for subject, row in rows}
     undo = Undo(stretch.source, stretch.trail, subjects)
@@ -101,6 +105,12 @@ def _recorded(stretch: Stretch, transaction_id: int) -> list[tuple[Subject, Hist
         for part in subject.parts
         for row in read(stretch.source, part, part.history.c.audit_tx == transaction_id)
     ]
+
+
+def _former(row: HistoryRow) -> list[str]:
+    """Give the columns that would be written back with a value of a type that they had formerly."""
+    written = {"U": row.before, "D": {column.name: value for column, value in row.values.items()}}.get(row.op, {})
+    return [column.name for column in row.former if written.get(column.name) is not None]
 
 
 def _touched(rows: Iterable[HistoryRow]) -> Touched:

@@ -5,9 +5,10 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from ..model import AuditedTable, Trail
 from .before import Reader, members_of, reader_for
 from .change import TransactionInfo
 from .entity import Identity, Part, Subject
+from .formers import column_of, formers_of, kept_in
 from .names import ColumnNames, column_names, names_of, renamed
 
 KEYS_PER_STATEMENT = 200
@@ -39,6 +41,7 @@ class HistoryRow:
         values: the row as recorded, by source column.
         before: the before-values, by database column name; empty unless ``op`` is ``U``.
         flags: the values of the flags that were asked for.
+        former: the columns whose value, and before-value, is of a type that they had formerly.
     """
 
     part: Part
@@ -49,6 +52,7 @@ class HistoryRow:
     values: dict[sa.Column[Any], Any]
     before: dict[str, Any]
     flags: tuple[Any, ...]
+    former: frozenset[sa.Column[Any]] = frozenset()
 
     @property
     def identity(self) -> Identity:
@@ -69,9 +73,10 @@ class Source:
         return self._names.get(audited)
 
     def read_names(self, audited: AuditedTable) -> None:
-        """Read under which names the columns of a table were recorded."""
+        """Read under which names and types the columns of a table were recorded."""
         rows = [tuple(row) for row in self.execute(names_of(audited), audited.trail)]
-        self._names[audited] = column_names([column.name for column in audited.columns], rows)
+        names = column_names([column.name for column in audited.columns], rows)
+        self._names[audited] = replace(names, formers=formers_of(self.connection, audited, names, rows))
 
     def execute(self, statement: sa.Executable, trail: Trail, **options: Any) -> sa.CursorResult[Any]:
         """Execute a statement on tables of the trail.
@@ -180,45 +185,75 @@ def read(
     audited, history, entry = part.audited, part.history, part.audited.trail.transaction
     names = source.known_names(audited)
     asked = renamed(audited) if names is None else None
+    known = names or ColumnNames()
     info = [entry.c[name] for name in INFO]
-    values = [sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded]
-    extras = source.reader.extra_columns(audited, names or ColumnNames())
+    values: list[sa.ColumnElement[Any]] = [
+        sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded
+    ]
+    formers = [former for formers in known.formers.values() for former in formers]
+    extras = source.reader.extra_columns(audited, known)
     if asked is not None:  # a name may have been another column's, whose values this one's type refuses
-        extras = [sa.case((sa.not_(asked), extra)) for extra in extras]
+        extras = {name: sa.case((sa.not_(asked), extra)) for name, extra in extras.items()}
     named = ("audit_id", "audit_tx", "audit_op", "audit_flush", "audit_at")
     fixed: list[sa.ColumnElement[Any]] = [history.c[name] for name in named]
     fixed += [source.reader.document(history.c.audit_before), sa.false() if asked is None else asked]
+    groups: list[list[Any]] = [
+        fixed,
+        info,
+        values,
+        [column_of(former) for former in formers],
+        list(extras.values()),
+        list(flags),
+    ]
     statement = (
-        sa.select(*fixed, *info, *values, *extras, *flags)
+        sa.select(*itertools.chain(*groups))
         .select_from(history.outerjoin(entry, entry.c.id == history.c.audit_tx))
         .where(condition)
         .order_by(history.c.audit_id)
     )
-    decoders = source.reader.decoders(audited)
-    start = len(fixed)
-    ends = [start + len(INFO), start + len(INFO) + len(values), start + len(INFO) + len(values) + len(extras)]
+    decoders = source.reader.decoders(audited, known)
     if current:
         statement = source.reader.current(statement)
     for row in source.execute(statement, audited.trail):
-        audit_id, tx, op, flush, at, document, was_renamed = tuple(row)[:start]
+        cells = iter(row)
+        head, about, recorded, other, cast, rest = (tuple(itertools.islice(cells, len(group))) for group in groups)
+        audit_id, tx, op, flush, at, document, was_renamed = head
         if was_renamed:
             source.read_names(audited)
             yield from read(source, part, condition, flags, current=current)
             return
-        recorded = zip((column.source for column in audited.recorded), row[ends[0] : ends[1]], strict=True)
         members = members_of(document, audited)
         if names is not None:
             members = {names.present(name, at): value for name, value in members.items()}
+        state = dict(zip((column.source for column in audited.recorded), recorded, strict=True))
+        kept = _kept(audited, known, state, dict(zip((former.name for former in formers), other, strict=True)), at)
         yield HistoryRow(
             part=part,
             audit_id=audit_id,
             op=op,
             flush=flush if flush is not None else 0,
-            info=_info(row[start : ends[0]], part, audit_id, tx),
-            values=dict(recorded),
-            before=source.reader.before(audited, decoders, members, row[ends[1] : ends[2]]),
-            flags=tuple(row[ends[2] :]),
+            info=_info(about, part, audit_id, tx),
+            values=state,
+            before=source.reader.before(audited, decoders, members, dict(zip(extras, cast, strict=True)), kept),
+            flags=rest,
+            former=frozenset(
+                column.source for column in audited.recorded if kept.get(column.name, column.name) != column.name
+            ),
         )
+
+
+def _kept(
+    audited: AuditedTable, names: ColumnNames, state: dict[sa.Column[Any], Any], others: dict[str, Any], at: Any
+) -> dict[str, str]:
+    """Give the column that keeps a row's value, for each that had other types, and put the value into the state."""
+    kept = {}
+    for column in audited.recorded:
+        formers = names.formers.get(column.name)
+        if formers:
+            values = {column.name: state[column.source], **others}
+            kept[column.name] = name = kept_in(column.name, values, formers, at)
+            state[column.source] = values[name]
+    return kept
 
 
 INFO = (

@@ -52,6 +52,23 @@ def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None
             )
 
 
+def check_types(former: Iterable[str], name: str) -> None:
+    """Refuse to write values back that were recorded while their columns had another type.
+
+    Args:
+        former: the names of these columns or attributes.
+        name: what the row is called in the message.
+
+    Raises:
+        NotAudited: naming one.
+    """
+    for column in sorted(former):
+        raise NotAudited(
+            f"{name} can't be brought back: its column {column} had another type when the value was recorded: "
+            "read it with history(), and write what it is in the type of today yourself"
+        )
+
+
 def unrecorded(audited: AuditedTable) -> Iterable[sa.Column[Any]]:
     """Give the columns whose values the history does not hold."""
     yield from audited.excluded

@@ -137,6 +137,32 @@ def _trail(base: Any) -> str:
 
 @pytest.mark.only_on("postgresql")
 @pytest.mark.needs("roles")
+def test_a_column_of_another_type_gets_its_rights(secured: Secured) -> None:
+    """The application records in the new column, and after a downgrade in the former one again."""
+    customer = of(secured.base, "Customer")
+    code, kept = customer.__table__.c.code, sa_audit.history_class(customer).__table__.c.code
+    former, code.type, kept.type = code.type, sa.LargeBinary(), sa.LargeBinary()
+    secured.project.options["compare_type"] = lambda _c, column, *_rest: True if column.name == "code" else None
+    text = secured.project.revision()
+    (file,) = secured.project.directory.glob("versions/0002_*.py")
+    file.write_text(text.replace("type_=sa.LargeBinary(),", "type_=sa.LargeBinary(), postgresql_using='code::bytea',"))
+    secured.project.upgrade()
+    assert text.count("GRANT") == 1
+    with secured.application.begin() as connection:
+        connection.execute(sa.insert(code.table), [{"id": 1, "name": "a", "code": b"\0"}])
+    code.type = kept.type = former
+    text = file.read_text()
+    file.write_text(
+        text.replace("existing_type=sa.LargeBinary(),\n               type_=", "postgresql_using='code::text', type_=")
+    )
+    secured.project.downgrade()
+    with secured.application.connect() as connection:
+        asked = "SELECT has_column_privilege('audit.customer_history', 'code', 'INSERT')"
+        assert connection.exec_driver_sql(asked).scalar() is True
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.needs("roles")
 def test_a_new_column_and_a_new_table_get_their_rights(secured: Secured) -> None:
     """A later revision grants what it adds, and the application records it; then there is nothing left to do."""
     base = secured.base
