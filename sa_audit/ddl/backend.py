@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from .objects import TrailObject, statements
+from .records import Records
 from .stages import Stages
 from .values import (
     CLAIMS,
@@ -39,7 +40,7 @@ from .values import (
 )
 
 
-class Backend(Stages):
+class Backend(Records, Stages):
     """One database's way to guard, read and record."""
 
     name: ClassVar[str]
@@ -152,9 +153,6 @@ class Backend(Stages):
 
     relaxed_setting: ClassVar[str | None] = None
     """The statement by which a connection's commits no longer wait for the disk, or None where there is none."""
-
-    texts_source: ClassVar[str]
-    """The FROM clause that gives the texts of a JSON array, the parameter ``texts``, as ``v.t``."""
 
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""

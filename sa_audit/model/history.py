@@ -45,6 +45,11 @@ class Trail:
         """Give the audited tables whose history is written by triggers."""
         return [audited for audited in list(self.audited.values()) if audited.by_trigger]
 
+    @property
+    def captures_all(self) -> bool:
+        """Whether triggers write the history of all of its tables, so that the application writes none of it."""
+        return bool(self.audited) and len(self.captured()) == len(self.audited)
+
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
         self.sequence = history_sequence(self.metadata, schema)
