@@ -58,6 +58,10 @@ class Backend(Records, Stages):
         """Give the objects that the guards of all tables need, to be made before the tables."""
         return []
 
+    def partition_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give what makes the partitions of histories by month, where there are any and the database has some."""
+        return []
+
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Give the statements that make a table of the trail append-only, one statement each."""
         return statements(self.guard_objects(table, trail, schemas, default_schema))

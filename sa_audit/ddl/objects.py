@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["sequence", "function", "procedure", "table", "trigger"]
+Kind = Literal["sequence", "function", "procedure", "table", "trigger", "partitions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
