@@ -26,6 +26,9 @@ from .failure import FINDINGS, CantRun, WrongUsage
 from .moving import move_early
 from .results import plain
 
+PATIENCE = 5000
+"""How long to wait for a lock, in milliseconds: whoever reads the default partition meanwhile waits behind it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -140,6 +143,7 @@ def _make(
 ) -> Made:
     audited = history.audited
     with engine.begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
         default = connection.dialect.default_schema_name
         moved = move_early(connection, backend, history) if move else {}
         run(connection, [backend.make_partitions(audited, {}, default, len(wanted) - 1)])

@@ -93,6 +93,13 @@ def test_rows_that_came_too_early_are_moved_and_stay_proven(
     assert event.data["rows"] == {name: 2}
     with pytest.raises(sa.exc.DBAPIError, match="append-only"):
         run(engine, f"DELETE FROM {partition(this)}")
+    run(engine, f"ALTER TABLE booking_history DETACH PARTITION {partition(this)}")
+    assert {each.table for each in verify(engine, signer.verifier, metadata=Base).findings} == {"booking_history"}
+    begin, end = (f"'{month:%Y-%m-%d} 00:00:00+00'" for month in (this, following))
+    run(engine, f"ALTER TABLE booking_history ATTACH PARTITION {partition(this)} FOR VALUES FROM ({begin}) TO ({end})")
+    command()
+    assert verify(engine, signer.verifier, metadata=Base).findings == ()
+    assert findings(engine, Base) == set()
 
 
 @pytest.mark.only_on("postgresql")
@@ -111,6 +118,26 @@ def test_a_copy_that_differs_changes_nothing(engine: sa.Engine, monkeypatch: pyt
     assert set(where(engine)) == {"booking_history_default"}
     with Session(engine) as session:
         assert len(sa_audit.history(session, base.model, 1)) == 2
+
+
+@pytest.mark.only_on("postgresql")
+def test_writers_are_not_held_up(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Months are made beside an open writer, who goes on; who reads all of the history is not waited for long."""
+    base = ledger()
+    base.metadata.create_all(engine)
+    trail = complete(base.metadata)
+    assert trail is not None
+    monkeypatch.setattr("sa_audit.cli.partitions.PATIENCE", 300)
+    with Session(engine) as session:
+        session.add(base.model(id=1, text="a"))
+        session.flush()
+        assert list(make_partitions(engine, trail, months=4).tables[0].made) == months(4)[4:]
+        session.get_one(base.model, 1).text = "b"
+        session.commit()
+        sa_audit.history(session, base.model, 1)
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            make_partitions(engine, trail, months=5)
+    assert list(make_partitions(engine, trail, months=5).tables[0].made) == months(5)[5:]
 
 
 @pytest.mark.only_on("postgresql")
