@@ -114,7 +114,8 @@ $sa_audit$"""
 
 
 def _function(name: str, guard: str, rows: str) -> str:
-    return f"""CREATE OR REPLACE FUNCTION {name}(history regclass, stem text, months integer) RETURNS SETOF text
+    return f"""CREATE OR REPLACE FUNCTION {name}(history regclass, stem text, months integer)
+RETURNS SETOF text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET TimeZone = 'UTC'
@@ -125,6 +126,7 @@ DECLARE
     since timestamptz;
     until timestamptz;
     bounds text;
+    query text;
     place text;
     made text;
     number integer;
@@ -150,13 +152,13 @@ BEGIN
             until := (this_month + (month + 1) * interval '1 month') AT TIME ZONE 'UTC';
             CONTINUE WHEN EXISTS (SELECT FROM pg_inherits AS h JOIN pg_class AS c ON c.oid = h.inhrelid
                 WHERE h.inhparent = history
-                    AND {LOWER} <= since
-                    AND {UPPER} >= until);
+                    AND {_wrapped(LOWER)} <= since
+                    AND {_wrapped(UPPER)} >= until);
             -- rows that came before their partition stay where they are, and are the default partition's to keep
             SELECT format('SELECT EXISTS (SELECT FROM %s WHERE audit_at >= %L AND audit_at < %L)',
-                CAST(p.partdefid AS regclass), since, until) INTO bounds
+                CAST(p.partdefid AS regclass), since, until) INTO query
                 FROM pg_partitioned_table AS p WHERE p.partrelid = history;
-            EXECUTE bounds INTO holds;
+            EXECUTE query INTO holds;
             CONTINUE WHEN holds;
             bounds := format('FOR VALUES FROM (%L) TO (%L)', since, until);
             made := to_char(since, 'YYYY_MM');
@@ -177,6 +179,11 @@ END
 $sa_audit$"""
 
 
+def _wrapped(expression: str) -> str:
+    """Give a bound's expression in two lines."""
+    return expression.replace(" FROM '", "\n                        FROM '")
+
+
 def _guards(guard: str, rows: str) -> str:
     """Give what puts up the guards of all partitions, gives them to the history's owner and takes others' rights."""
     return f"""    FOR part IN
@@ -194,7 +201,8 @@ def _guards(guard: str, rows: str) -> str:
             AND NOT EXISTS (SELECT FROM pg_trigger AS t
                 WHERE t.tgrelid = part.oid AND t.tgname = '{INSERT_GUARD}') THEN
             EXECUTE format('CREATE TRIGGER {INSERT_GUARD} AFTER INSERT ON %s '
-                'REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %s()', part.name, {rows});
+                'REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %s()',
+                part.name, {rows});
         END IF;
         FOR guard IN SELECT t.tgname FROM pg_trigger AS t
             WHERE t.tgrelid = part.oid AND t.tgenabled <> 'A'

@@ -55,7 +55,6 @@ def test_a_migration_makes_and_follows_a_history_by_month(
     assert findings(engine, base) == set()
 
 
-@pytest.mark.every_server
 def test_what_create_all_makes_has_nothing_left_to_migrate(
     tmp_path: Path, database: Database, engine: sa.Engine
 ) -> None:
@@ -75,6 +74,7 @@ def test_what_create_all_makes_has_nothing_left_to_migrate(
         )
 
 
+@pytest.mark.slow
 def test_a_change_of_capture_guards_the_partitions_again(tmp_path: Path, database: Database, engine: sa.Engine) -> None:
     """From triggers to sessions and back, each partition has the insert guard of the day."""
     first = ledger(testing=True, capture="trigger")
@@ -132,7 +132,7 @@ def secured(request: pytest.FixtureRequest, tmp_path: Path, database: Database, 
 @pytest.mark.needs("roles")
 @pytest.mark.every_server
 def test_partitions_belong_to_the_owner_and_give_no_rights(secured: Secured) -> None:
-    """The application records into them and can't name one; the migrator makes the next ones, and they are alike."""
+    """The application records into them and can't name one; the migrator makes the next ones, and moves rows."""
     engine, base = secured.application, secured.base
     use(engine, base)
     trail = complete(base.metadata)
@@ -160,18 +160,19 @@ def test_partitions_belong_to_the_owner_and_give_no_rights(secured: Secured) -> 
     assert {("partition-rights", name), ("could-change", secured.names[0])} <= findings(secured.engine, base)
     make_partitions(secured.migrator, trail)
     assert findings(secured.engine, base) == set()
+    _move_as_the_migrator(secured)
 
 
-@pytest.mark.needs("roles")
-def test_the_migrator_moves_rows(secured: Secured) -> None:
+def _move_as_the_migrator(secured: Secured) -> None:
     """Membership in the owner's role is enough, and the moved rows' partition is like the others."""
     base: Any = secured.base
-    secured.run(f"DROP TABLE trail.{partition(months(0)[0])}")
-    use(secured.application, base)
+    this = months(0)[0]
+    secured.run(f"DROP TABLE trail.{partition(this)}")
+    use(secured.application, base, 2)
     trail = complete(base.metadata)
     assert trail is not None
     with sa_audit.context(actor="dba"):
         done = make_partitions(secured.migrator, trail, move=True).tables[0]
-    assert dict(done.moved) == {months(0)[0]: 2}
+    assert dict(done.moved) == {this: 2}
     assert findings(secured.engine, base) == set()
-    use(secured.application, base, 2)
+    use(secured.application, base, 3)

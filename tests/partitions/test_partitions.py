@@ -25,7 +25,6 @@ def base(request: pytest.FixtureRequest, engine: sa.Engine) -> Any:
 
 
 @pytest.mark.only_on("postgresql")
-@pytest.mark.every_server
 def test_the_history_by_month_is_written_and_read_as_any_other(engine: sa.Engine, base: Any) -> None:
     """This month's partition takes the rows; all questions are answered, and a restore works."""
     use(engine, base)
