@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 from sqlalchemy.sql.dml import UpdateBase
 
-from ..ddl.backend import INTERNAL, Entry, backend_for, internal
+from ..ddl.backend import INTERNAL, Entry, backend_for
 from ..model.history import Trail, reading
 from .access_plan import HIDDEN, Criterion, EntityRead, Plan, plan_of, text_plan
 from .afterwards import write_durably
@@ -235,27 +233,15 @@ def _write_rows(
 
 def insert_access(own: Connection, trail: Trail, entry: Entry, values: dict[str, Any], texts: Sequence[str]) -> int:
     """Write an entry of a read, and the rows that it showed; give its id."""
-    access: Any = trail.access
-    result = internal(own, sa.insert(access), {**values, "audit_tx": entry.id, "audit_at": entry.recorded_at})
-    (identity,) = result.inserted_primary_key
+    identity = backend_for(own.dialect).insert_access(own, trail, entry, values)
     insert_rows(own, trail, entry, identity, values["table_name"], texts)
-    return int(identity)
+    return identity
 
 
 def insert_rows(own: Connection, trail: Trail, entry: Entry, access: int, table: str, texts: Sequence[str]) -> None:
     """Write the rows that a read showed."""
-    if not texts:
-        return
-    rows: Any = trail.access_row
-    fixed = ("audit_tx", "audit_at", "access_id", "table_name")
-    source = sa.text(backend_for(own.dialect).texts_source).bindparams(sa.bindparam("texts", type_=sa.Text()))
-    values = sa.select(
-        *(sa.bindparam(f"the_{name}", type_=rows.c[name].type) for name in fixed), sa.literal_column("v.t")
-    ).select_from(source)
-    statement = sa.insert(rows).from_select([*fixed, "identity"], values, include_defaults=False)
-    parameters = (entry.id, entry.recorded_at, access, table)
-    known = {f"the_{name}": value for name, value in zip(fixed, parameters, strict=True)}
-    internal(own, statement, {**known, "texts": json.dumps(list(texts), ensure_ascii=False)})
+    if texts:
+        backend_for(own.dialect).insert_access_rows(own, trail, entry, access, table, texts)
 
 
 # -- streams ------------------------------------------------------------------------------------

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from ..ddl.backend import Entry, Target, backend_for, internal
+from ..ddl.backend import Entry, Target, backend_for
 from ..model.history import AuditedTable, Trail
 from ..model.policy import policy_of
 from . import clock
@@ -200,7 +199,7 @@ def _attempt(trail: Trail, attempts: list[Attempt], error: BaseException | None)
     }
 
     def write(connection: Connection, entry: Entry) -> None:
-        internal(connection, sa.insert(trail.event), {**values, "audit_tx": entry.id, "audit_at": entry.recorded_at})
+        backend_for(connection.dialect).insert_event(connection, trail, entry, values)
 
     return write
 

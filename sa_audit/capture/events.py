@@ -10,7 +10,7 @@ from sqlalchemy import orm
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Session
 
-from ..ddl.backend import Entry, internal, noted_trails
+from ..ddl.backend import Entry, backend_for, noted_trails
 from ..errors import ConfigurationError, NotAudited
 from ..model.declaration import complete
 from ..model.history import AuditedTable, Trail, audited_of, known_trails, trail_of
@@ -101,8 +101,7 @@ def _write(connection: Connection, audited: AuditedTable, values: dict[str, Any]
 
 
 def _insert(connection: Connection, trail: Trail, entry: Entry, values: dict[str, Any]) -> None:
-    row = {**values, "audit_tx": entry.id, "audit_at": entry.recorded_at}
-    internal(connection, sa.insert(trail.event), row)
+    backend_for(connection.dialect).insert_event(connection, trail, entry, values)
 
 
 # -- arguments -------------------------------------------------------------------------------

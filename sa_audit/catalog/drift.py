@@ -39,7 +39,8 @@ def check(connection: Connection, trail: Trail) -> Report:
     expected = reader.expected(trail, tables)
     findings += [*_objects(reader, live, expected), *_foreign(reader, live, standing, expected)]
     findings += _before_ours(reader, live, expected)
-    findings += [*live.findings, *reader.rights(connection, trail, standing), *_configuration(trail)]
+    findings += [*live.findings, *reader.partitions(connection, trail), *reader.rights(connection, trail, standing)]
+    findings += _configuration(trail)
     return Report(tuple(findings))
 
 

@@ -5,6 +5,7 @@ Imports ddl, model and SQLAlchemy only.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,12 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition
+from ..ddl.postgresql_partitions import NAME, PARTITIONED, partitions_definition
 from ..ddl.postgresql_privileges import changers_query
 from ..ddl.privileges import Right, Securable, own_schema, privileges_for, securables
 from ..model.configuration import Roles
-from ..model.history import Trail
+from ..model.history import AUDITED, AuditedTable, Trail
 from .level import Finding
 from .live import CatalogReader, Live, LiveTable, Place
+from .partitions import partition_findings
 from .privileges import Held, beyond, lacking, read_rights
 
 _FORMS: Final = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
@@ -42,6 +45,9 @@ class PostgreSQLReader(CatalogReader):
             security = "definer" if row.definer else "invoker"
             text = catalog_definition(row.body, security, list(row.settings or ()))
             live.objects["function", row.schema, None, row.name] = text
+        for row in connection.exec_driver_sql(PARTITIONED):
+            definition = partitions_definition(has_default=row.has_default)
+            live.objects["partitions", row.schema, row.name, NAME] = definition
         names = {"names": sorted({name for _schema, name in tables}), **schemas}
         live.findings += [self._odd(row) for row in connection.execute(_ODD, names) if _concerns(row, tables)]
         return live
@@ -53,6 +59,10 @@ class PostgreSQLReader(CatalogReader):
     def fires_after(self, definition: str) -> bool:
         """Read ``tgtype``: neither BEFORE (2) nor INSTEAD OF (64)."""
         return not int(definition.removeprefix("type ").partition(",")[0]) & 66
+
+    def partitions(self, connection: Connection, trail: Trail) -> list[Finding]:
+        """Read the partitions of the histories that have any."""
+        return list(partition_findings(connection, trail, dt.datetime.now(dt.UTC)))
 
     # -- rights ------------------------------------------------------------------------
 
@@ -67,7 +77,7 @@ class PostgreSQLReader(CatalogReader):
                     message="no owner apart from the application is configured: give configure(..., roles=Roles())",
                     blocks=2,
                     drift=False,
-                )
+                ),
             ]
         default = self.default_schema or "public"
         privileges = privileges_for(self.dialect)
@@ -132,6 +142,9 @@ def _compared(entry: Securable, known: Mapping[tuple[str, str, str], Held], role
 
 
 def _concerns(row: sa.Row[tuple[object, ...]], tables: Mapping[Place, sa.Table]) -> bool:
+    if row.kind == "unguarded-partition" and (row.schema, row.name) in tables:
+        audited = tables[row.schema, row.name].info.get(AUDITED)
+        return not (isinstance(audited, AuditedTable) and audited.partitioned)  # those are looked at in detail
     if row.kind != "shadowing-table":
         return (row.schema, row.name) in tables
     return (row.schema, row.name) not in tables and any(

@@ -77,6 +77,10 @@ class CatalogReader(ABC):
             data: where the audited tables should stand.
         """
 
+    def partitions(self, connection: Connection, trail: Trail) -> list[Finding]:
+        """Say what is not as it should be with the partitions of histories by month."""
+        return []
+
     @abstractmethod
     def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
         """Say who could change the trail."""

@@ -338,6 +338,12 @@ def check(
     anchor: Annotated[
         list[str] | None, typer.Option("--anchor", metavar="URI", help="What keeps checkpoints; again for more.")
     ] = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option(
+            "--seen", metavar="FILE", help="What the last run saw of functions and triggers; made if missing."
+        ),
+    ] = None,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
@@ -350,7 +356,7 @@ def check(
     loaded = load_models(settings.models, settings.directories)
     engine = open_engine(settings.url)
     try:
-        result = run_check(engine, loaded.trail, level, vkey, anchor or ())
+        result = run_check(engine, loaded.trail, level, vkey, anchor or (), seen)
     finally:
         engine.dispose()
     _print(result, json)
@@ -399,4 +405,4 @@ def _print(result: Result, json: bool) -> None:
     Console(highlight=False).print(result.render())
 
 
-from . import adoption, log_commands  # noqa: E402, F401 (their commands are added to those above)
+from . import adoption, log_commands, partitions  # noqa: E402, F401 (their commands are added to those above)

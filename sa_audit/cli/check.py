@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 
 from ..catalog.drift import check
 from ..catalog.level import Finding, Report
+from ..catalog.touched import touched
 from ..model import Trail
 from .failure import WrongUsage
 from .results import grid, plain
@@ -55,7 +56,12 @@ class CheckResult:
 
 
 def run_check(
-    engine: sa.Engine, trail: Trail, wanted: int | None, vkey: Path | None = None, anchors: Sequence[str] = ()
+    engine: sa.Engine,
+    trail: Trail,
+    wanted: int | None,
+    vkey: Path | None = None,
+    anchors: Sequence[str] = (),
+    seen: Path | None = None,
 ) -> CheckResult:
     """Check a database.
 
@@ -65,6 +71,7 @@ def run_check(
         wanted: the level that is asked for, or None.
         vkey: the log's verifier key, or a policy; then everything is verified as well.
         anchors: URIs of what keeps checkpoints.
+        seen: the file of what the run before saw of functions and triggers, or None.
 
     Raises:
         WrongUsage: for level 4 without key or anchor, and for anchors without a key.
@@ -75,6 +82,8 @@ def run_check(
         raise WrongUsage("level 4 needs what keeps checkpoints outside of the database: give --anchor URI")
     with engine.connect() as connection:
         report = check(connection, trail)
+        if seen is not None:
+            report = Report((*report.findings, *touched(connection, trail, seen)))
     if vkey is None:
         return CheckResult(report, wanted)
     found = tuple(_verified(engine, trail, vkey, anchors))

@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
 from .objects import TrailObject, statements
+from .records import Records
 from .stages import Stages
 from .values import (
     CLAIMS,
@@ -39,7 +40,7 @@ from .values import (
 )
 
 
-class Backend(Stages):
+class Backend(Records, Stages):
     """One database's way to guard, read and record."""
 
     name: ClassVar[str]
@@ -55,6 +56,10 @@ class Backend(Stages):
 
     def shared_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
         """Give the objects that the guards of all tables need, to be made before the tables."""
+        return []
+
+    def partition_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give what makes the partitions of histories by month, where there are any and the database has some."""
         return []
 
     def guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
@@ -152,9 +157,6 @@ class Backend(Stages):
 
     relaxed_setting: ClassVar[str | None] = None
     """The statement by which a connection's commits no longer wait for the disk, or None where there is none."""
-
-    texts_source: ClassVar[str]
-    """The FROM clause that gives the texts of a JSON array, the parameter ``texts``, as ``v.t``."""
 
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""

@@ -75,6 +75,8 @@ def _after_create(table: sa.Table, connection: Connection, **_kw: Any) -> None:
         note_trail(connection.dialect, trail)
         if captured is not None:
             run(connection, replacing(backend.capture_shared(trail, *where)))
+        if isinstance(audited, AuditedTable) and kind == "history" and audited.partitioned:
+            run(connection, replacing(backend.partition_objects(trail, *where)))
         run(connection, backend.guards(table, trail, *where))
         if kind == "history" and isinstance(audited, AuditedTable):
             _note_columns(connection, audited)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ..model.configuration import Roles
 from ..model.history import Trail
+from ..model.records import ACCESS
 from .privileges import Privileges, Right, Securable, Written, trail_tables
 
 
@@ -37,6 +38,8 @@ class MariaDBPrivileges(Privileges):
         found = super().written(table)
         if found is not None and table.name == "audit_transaction":
             return Written((*found.inserts, "first_id", "id", "recorded_at"), ())
+        if found is not None and table.name == ACCESS:
+            return Written((*found.inserts, "audit_id"), ())
         return found
 
     def provisioning(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["sequence", "function", "procedure", "table", "trigger"]
+Kind = Literal["sequence", "function", "procedure", "table", "trigger", "partitions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class TrailObject:
         definition: what it does, in a form that is the same when read from the catalog; never run.
         shared: whether others than this MetaData's trail may use it, so that a downgrade leaves it.
         fixture: whether :func:`sa_audit.testing.unguarded` lifts it, since it records what only fixtures do.
+        called: whether who writes calls it by name, and so needs the right to.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class TrailObject:
     definition: str
     shared: bool = False
     fixture: bool = False
+    called: bool = False
 
     @property
     def place(self) -> tuple[str, str | None, str | None, str]:

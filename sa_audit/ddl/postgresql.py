@@ -28,6 +28,7 @@ from .backend import (
     moment_parameter,
 )
 from .postgresql_capture import PostgreSQLCapture
+from .postgresql_records import writes_by_functions
 from .postgresql_types import text_form
 
 MAX_JSONB = 64_000_000
@@ -224,7 +225,9 @@ class PostgreSQL(PostgreSQLCapture):
     def insert_entry(
         self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
     ) -> Entry:
-        """Write an entry by itself."""
+        """Write an entry by itself, or have it written where the application may not."""
+        if writes_by_functions(target.trail):
+            return self.open_entry(connection, target.trail, claims)
         names = ", ".join(CLAIMS)
         statement = (
             sa.text(

@@ -20,11 +20,11 @@ from .backend import OWN, Entry, SchemaMap, Target, internal
 from .objects import TrailObject, dropped
 from .postgresql_capture_text import ROW_TRIGGER, table_objects
 from .postgresql_entry import SPEAK, shared_objects
-from .postgresql_guards import PostgreSQLGuards
+from .postgresql_records import PostgreSQLRecords, record_functions
 from .postgresql_types import EXACT_TEXT, is_float, text_form
 
 
-class PostgreSQLCapture(PostgreSQLGuards):
+class PostgreSQLCapture(PostgreSQLRecords):
     """What lets PostgreSQL record by itself."""
 
     # -- trigger capture -------------------------------------------------------------
@@ -32,7 +32,9 @@ class PostgreSQLCapture(PostgreSQLGuards):
     def capture_shared(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
         """Give the functions that all captured tables of a trail use."""
         place = self._real_schema(trail.transaction, schemas, default_schema)
-        return shared_objects(place, self.quote(place), self._qualified(trail.transaction, schemas, default_schema))
+        quoted = self.quote(place)
+        shared = shared_objects(place, quoted, self._qualified(trail.transaction, schemas, default_schema))
+        return [*shared, *record_functions(place, quoted)]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the functions of guards and of capture, unless another trail's tables use them."""

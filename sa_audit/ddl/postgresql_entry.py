@@ -51,6 +51,7 @@ def _function(place: str, signature: str, text: str) -> TrailObject:
         drop=(drop_unused(signature),),
         definition=function_definition(spoken(text)),
         shared=True,
+        called=name == "sa_audit_context_v1",
     )
 
 

@@ -19,6 +19,7 @@ from .postgresql_functions import (
     transaction_function,
     trigger_definition,
 )
+from .postgresql_partitions import AHEAD, making, partitions_function, partitions_object, stem_of, unguarded
 
 
 class PostgreSQLGuards(Backend):
@@ -36,7 +37,7 @@ class PostgreSQLGuards(Backend):
             "sa_audit_transaction_v1": transaction_function(schema, table),
             "sa_audit_history_v1": history_function(schema, table),
         }
-        return [
+        found = [
             TrailObject(
                 kind="function",
                 schema=real,
@@ -48,6 +49,30 @@ class PostgreSQLGuards(Backend):
             )
             for name, text in texts.items()
         ]
+        return [*found, *self.partition_objects(trail, schemas, default_schema)]
+
+    def partition_objects(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[TrailObject]:
+        """Give the function that makes partitions, where a history has any."""
+        if not any(audited.partitioned for audited in trail.audited.values()):
+            return []
+        real = self._real_schema(trail.transaction, schemas, default_schema)
+        names = [self.literal(f"{self.quote(real)}.{name}") for name in ("sa_audit_guard_v1", "sa_audit_history_v1")]
+        return [partitions_function(real, self.quote(real), *names)]
+
+    def make_partitions(
+        self, audited: AuditedTable, schemas: SchemaMap, default_schema: str | None, months: int = AHEAD
+    ) -> str:
+        """Give the statement that makes what is missing of the partitions of a history, and guards all of them."""
+        history = audited.history
+        return making(
+            self._schema(audited.trail.transaction, schemas, default_schema),
+            self._named(history, schemas, default_schema),
+            self.literal(stem_of(history.name)),
+            months,
+        )
+
+    def _named(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
+        return self.literal(self._qualified(table, schemas, default_schema).replace("\\:", ":"))
 
     def guard_objects(
         self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
@@ -70,6 +95,10 @@ class PostgreSQLGuards(Backend):
             objects.append(
                 self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")
             )
+        audited = table.info.get(AUDITED)
+        if isinstance(audited, AuditedTable) and audited.partitioned:
+            create = self.make_partitions(audited, schemas, default_schema)
+            objects.append(partitions_object(self._real_schema(table, schemas, default_schema), table.name, create))
         return objects
 
     def _trigger(
@@ -106,10 +135,14 @@ class PostgreSQLGuards(Backend):
         )
 
     def unguards(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> list[str]:
-        """Drop the three triggers."""
+        """Drop the three triggers, and those of partitions."""
         name = self._qualified(table, schemas, default_schema)
         triggers = ("sa_audit_guard_row", "sa_audit_guard_truncate", "sa_audit_insert")
-        return [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
+        dropping = [f"DROP TRIGGER IF EXISTS {trigger} ON {name}" for trigger in triggers]
+        audited = table.info.get(AUDITED)
+        if isinstance(audited, AuditedTable) and audited.partitioned:
+            dropping.append(unguarded(self._named(table, schemas, default_schema)))
+        return dropping
 
     def _real_schema(self, table: sa.Table, schemas: SchemaMap, default_schema: str | None) -> str:
         return schemas.get(table.schema, table.schema) or default_schema or "public"

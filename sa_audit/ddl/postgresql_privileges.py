@@ -185,10 +185,16 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
     row = ", ".join(f"'{name}'" for name in _SERVER_MADE_ROW)
     log = ", ".join(f"'{name}'" for name in LOG)
     owner, sealer = literal(roles.owner), literal(roles.sealer)
-    return f"""    WITH place AS (
+    return f"""    WITH named AS (
+        SELECT t.oid FROM unnest({tables}) AS t(oid)
+    ), place AS (
         SELECT c.oid, c.relname, c.relowner, c.relacl, n.nspowner
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.oid = ANY ({tables})
+        WHERE c.oid IN (
+            SELECT t.oid FROM named AS t
+            UNION ALL
+            SELECT h.inhrelid FROM pg_inherits AS h JOIN named AS t ON t.oid = h.inhparent
+        )
     ), given AS (
         SELECT p.oid, a.grantee, a.privilege_type AS held
         FROM place AS p CROSS JOIN LATERAL aclexplode(p.relacl) AS a

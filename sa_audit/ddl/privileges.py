@@ -18,6 +18,7 @@ from sqlalchemy.engine import Dialect
 from ..model.configuration import Roles
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail
 from ..model.log import LOG
+from ..model.records import ACCESS, ACCESS_ROW, EVENT
 from ..model.tables import TRAIL_TABLE
 from .backend import backend_for
 from .objects import TrailObject, spoken
@@ -73,15 +74,26 @@ _WRITTEN: Final = {
     "history": Written(
         ("audit_tx", "audit_op", "audit_at", "audit_before", "audit_flush"), ("audit_tx", "audit_at", "audit_op")
     ),
+    EVENT: Written(
+        ("audit_tx", "audit_at", "audit_flush", "action", "entity", "table_name", "identity", "data", "durable"),
+        ("audit_id",),
+    ),
+    ACCESS: Written(
+        (
+            *("audit_tx", "audit_at", "entity", "table_name", "columns", "statement", "criteria", "identities"),
+            "row_count",
+        ),
+        ("audit_id",),
+    ),
+    ACCESS_ROW: Written(("audit_tx", "audit_at", "access_id", "table_name", "identity"), ("audit_id",)),
 }
 """Of each kind of table that session capture writes; of a history, the recorded columns come to it.
+
+The ids of events and reads may be read, which tell that they are there and nothing more.
 
 Tables that a trigger writes alone have no line here: nobody is given a right to write them.
 """
 
-
-CALLED: Final = ("sa_audit_context_v1",)
-"""The functions that programs call: by this one, which writes nothing, any of them says who it is."""
 
 _ARGUMENTS: Final = re.compile(r"FUNCTION [^(]*(\([^)]*\))")
 
@@ -153,12 +165,13 @@ class Privileges(ABC):
 
     def written(self, table: sa.Table) -> Written | None:
         """Give what a session writes into a table of the trail and reads there, or None if it writes nothing."""
-        found = _WRITTEN.get(str(table.info.get(TRAIL_TABLE)))
+        mark = str(table.info.get(TRAIL_TABLE))
+        found = _WRITTEN.get(mark if mark == "history" else table.name)
         audited, trail = table.info.get(AUDITED), table.info.get(TRAIL)
         if isinstance(audited, AuditedTable) and audited.by_trigger:
             return None  # the capture function writes it, as its owner
-        if isinstance(trail, Trail) and trail.audited and len(trail.captured()) == len(trail.audited):
-            return None
+        if isinstance(trail, Trail) and trail.captures_all:
+            return None  # nor does it write the rest: functions of the owner do
         if found is None or not isinstance(audited, AuditedTable):
             return found
         return Written((*found.inserts, *(column.name for column in audited.recorded)), found.selects)
@@ -187,13 +200,12 @@ def securables(
             found.append(Securable("sequence", entry.schema or default_schema, entry.name, usage))
         elif entry.kind == "function":
             arguments = _ARGUMENTS.search(spoken(entry.create[0]))
-            called = frozenset({Right(roles.writer, "EXECUTE")} if entry.name in CALLED else ())
             found.append(
                 Securable(
                     "function",
                     entry.schema or default_schema,
                     entry.name,
-                    called,
+                    frozenset({Right(roles.writer, "EXECUTE")} if entry.called else ()),
                     arguments=arguments[1] if arguments else "()",
                 )
             )

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from ..ddl import TrailObject
+from ..errors import ConfigurationError
 from ..model.history import AuditedTable, Trail
 from ..model.tables import TRAIL_TABLE
 from .columns import Result, follow_columns, follow_indexes, indexes_of, type_of
@@ -104,6 +105,8 @@ class Comparison:
             if audited.history in missing:
                 self._new_history(audited, result)
             elif audited.history in tables:
+                if former is None:
+                    self._refuse_form(audited)
                 place = (self.script.known(audited.history.schema), former or audited.history.name)
                 replaced = follow_columns(self.script, self.live, self.following, audited, place, result)
                 follow_indexes(self.live, audited, place, replaced, result)
@@ -152,10 +155,40 @@ class Comparison:
             former = self.objects.get(self.script.key(entry))
             if former is not None and former.definition != entry.definition:
                 result.changes.append(ReplaceObject(former, entry))
+                result.changes += self._guarded_again(entry, guards)
         self._unexpected(present, guards, result)
         if missing:
             parts = [self._part(table) for table in missing]
             result.created.append(CreateTrail(self.script, self.trail, needed, parts))
+
+    def _guarded_again(self, changed: TrailObject, guards: list[TrailObject]) -> Iterator[CreateObjects]:
+        """Give what puts up the guards of a history's partitions again, after one of its own has changed."""
+        for entry in guards:
+            if changed.kind == "trigger" and entry.kind == "partitions" and entry.table == changed.table:
+                yield CreateObjects(f"guards of the partitions of {entry.table}", [entry])
+
+    def _refuse_form(self, audited: AuditedTable) -> None:
+        """Refuse to go on where a history stands in another form than the model asks for.
+
+        Raises:
+            ConfigurationError: a table can't be partitioned, or be put together again, in place.
+        """
+        place = self.script.place(audited.history)
+        stands = any(entry.kind == "partitions" and self._at(entry) == place for entry in self.objects.values())
+        if self.script.partitions and audited.partitioned and not stands:
+            raise ConfigurationError(
+                f"{audited.history.fullname} is a plain table, and {audited.table.fullname} asks for "
+                "partition='month', which PostgreSQL can't change in place: leave it out, or begin another history "
+                "beside it by AuditOptions(history_table=..., partition='month')"
+            )
+        if stands and not audited.partitioned:
+            raise ConfigurationError(
+                f"{audited.history.fullname} is kept by month, which PostgreSQL can't change in place: give "
+                f"{audited.table.fullname} AuditOptions(partition='month') again"
+            )
+
+    def _at(self, entry: TrailObject) -> Place:
+        return self.script.known(entry.schema), str(entry.table)
 
     def _salt(self, present: list[sa.Table], result: Result) -> None:
         """Give the salt to entries that were made without one."""

@@ -1,7 +1,7 @@
 """A table of the trail as a migration creates it: fresh columns of core types for one database, nothing of the user's.
 
 History never is built by ``Table.to_metadata()``, which copies constraints, foreign keys and defaults of the data.
-Imports SQLAlchemy only.
+Imports model and SQLAlchemy only.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ..model.tables import PARTITIONED_KEY, PartitionedKey
+
 _ROOTS: Final = (TypeEngine, TypeDecorator, sa.types.NullType)
 
 
 def plain_table(table: sa.Table, dialect: Dialect) -> sa.Table:
     """Give a table of the trail in a MetaData of its own, as one database sees it; without its indexes."""
     key = table.primary_key.name
+    by_month = isinstance(table.primary_key, PartitionedKey) and dialect.name == "postgresql"
+    names = PARTITIONED_KEY if by_month else tuple(column.name for column in table.primary_key.columns)
     plain = sa.Table(
         table.name,
         sa.MetaData(),
         *(plain_column(column, dialect) for column in table.columns),
-        sa.PrimaryKeyConstraint(
-            *(column.name for column in table.primary_key.columns), name=key if isinstance(key, str) else None
-        ),
+        sa.PrimaryKeyConstraint(*names, name=key if isinstance(key, str) else None),
         schema=table.schema,
         comment=table.comment,
     )

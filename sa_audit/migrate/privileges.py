@@ -33,11 +33,19 @@ class Former:
 class GivePrivileges(TrailOperation):
     """Owner and rights of objects of the trail; those that stood before go back to their owner on downgrade."""
 
-    def __init__(self, script: Script, roles: Roles, entries: Sequence[Securable], former: Sequence[Former]) -> None:
+    def __init__(
+        self,
+        script: Script,
+        roles: Roles,
+        entries: Sequence[Securable],
+        former: Sequence[Former],
+        partitions: Sequence[str] = (),
+    ) -> None:
         self.script = script
         self.roles = roles
         self.entries = tuple(entries)
         self.former = tuple(former)
+        self.partitions = tuple(partitions)
 
     def steps(self, revision: str | None) -> Iterator[Step]:
         """Give owners and rights, and assert that nobody has more."""
@@ -50,6 +58,7 @@ class GivePrivileges(TrailOperation):
             )
         )
         yield from map(ExecuteText, privileges.statements(self.entries, self.roles))
+        yield from _following(self.partitions)
         yield Remark((section("nobody else can change it"),))
         yield from map(ExecuteText, privileges.assertion(self.entries, self.roles))
 
@@ -74,6 +83,7 @@ class TakePrivileges(TrailOperation):
         yield Remark((section("who may do what with the trail"),))
         former = [(entry.entry, entry.owner) for entry in self.given.former]
         yield from map(ExecuteText, privileges.back(former, self.given.roles))
+        yield from _following(self.given.partitions)
 
     def reverse(self) -> GivePrivileges:
         """Give what it undoes."""
@@ -82,6 +92,13 @@ class TakePrivileges(TrailOperation):
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """Name the objects."""
         return ("sa_audit", "take_privileges", *(entry.entry.label for entry in self.given.former))
+
+
+def _following(partitions: Sequence[str]) -> Iterator[Step]:
+    """Give the steps by which partitions follow their history to its owner."""
+    if partitions:
+        yield Remark(("# partitions have the owner of their history, and give no right to anybody else",))
+        yield from map(ExecuteText, partitions)
 
 
 def privilege_operations(
@@ -117,7 +134,14 @@ def privilege_operations(
             for entry in wrong
             if (held := known.get((entry.kind, entry.schema or default, entry.name))) and held.owner != roles.owner
         ]
-        yield GivePrivileges(script, roles, wrong, former)
+        names = {(entry.schema or default, entry.name) for entry in wrong if entry.kind == "table"}
+        moved = [
+            text
+            for audited in trail.audited.values()
+            if (audited.history.schema or default, audited.history.name) in names
+            and (text := script.make_partitions(audited)) is not None
+        ]
+        yield GivePrivileges(script, roles, wrong, former, moved)
 
 
 def granted(script: Script, audited: AuditedTable, name: str) -> list[str]:

@@ -53,6 +53,8 @@ class Script(ABC):
     adds_columns_if_missing: ClassVar[bool] = True
     retypes: ClassVar[bool] = True
     index_names_are_per_table: ClassVar[bool] = False
+    partitions: ClassVar[bool] = False
+    """Whether histories can be kept by month."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -97,6 +99,10 @@ class Script(ABC):
         shared = self.backend.shared_objects(trail, {}, self.default_schema)
         capture = self.backend.capture_shared(trail, {}, self.default_schema) if trail.captures else []
         return [*([sequence] if sequence else []), *shared, *capture]
+
+    def make_partitions(self, audited: AuditedTable) -> str | None:
+        """Give the statement that makes and guards the partitions of a history; None where it has none."""
+        return None
 
     def capture_of(self, audited: AuditedTable) -> list[TrailObject]:
         """Give the objects that should record a table by triggers, in the order in which they are made."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition, trigger_function
+from ..ddl.postgresql_partitions import NAME, PARTITIONED, partitions_definition
 from ..model.history import AuditedTable, Trail
 from .script import Key, Place, Script
 
@@ -18,6 +19,15 @@ HINT: Final = "To keep it under another name: alembic -x sa_audit.downgrade=arch
 
 class PostgreSQLScript(Script):
     """Migrations on PostgreSQL."""
+
+    partitions: ClassVar[bool] = True
+
+    def make_partitions(self, audited: AuditedTable) -> str | None:
+        """Call the function of the trail's."""
+        for entry in self.objects_of(audited.history, audited.trail):
+            if entry.kind == "partitions":
+                return entry.create[0]
+        return None
 
     def name_of(self, table: sa.Table) -> str:
         """Give a table's name with its schema, also the default one, as the guards have it."""
@@ -43,7 +53,20 @@ class PostgreSQLScript(Script):
         wanted = {schema or self.default_schema for schema in schemas}
         functions = [self._function(row) for row in connection.execute(_FUNCTIONS) if row.schema in wanted]
         triggers = [self._trigger(row) for row in connection.execute(_TRIGGERS) if row.schema in wanted]
-        return [*self.live_sequences(connection, schemas), *functions, *triggers]
+        partitions = [
+            TrailObject(
+                kind="partitions",
+                schema=row.schema,
+                table=row.name,
+                name=NAME,
+                create=(),
+                drop=(),
+                definition=partitions_definition(has_default=row.has_default),
+            )
+            for row in connection.exec_driver_sql(PARTITIONED)
+            if row.schema in wanted
+        ]
+        return [*self.live_sequences(connection, schemas), *functions, *triggers, *partitions]
 
     def _function(self, row: sa.Row[tuple[object, ...]]) -> TrailObject:
         name = f"{self.quote(row.schema)}.{self.quote(row.name)}({row.arguments})"

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from .configuration import AuditOptions
 from .names import MAX_NAME, short_name
 from .policy import Exclude, Mask, Policy, policy_of
-from .tables import DB_TXID, RANDOM_SALT, TRAIL_TABLE, NextAuditId
+from .tables import DB_TXID, RANDOM_SALT, TRAIL_TABLE, NextAuditId, PartitionedKey
 from .types import BigId, Salt, UTCDateTime, plain_type
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class AuditedTable:
         return (self.options.capture or self.trail.configuration.capture) == "trigger"
 
     @property
+    def partitioned(self) -> bool:
+        """Whether PostgreSQL keeps the history by month."""
+        return (self.options.partition or self.trail.configuration.partition) == "month"
+
+    @property
     def recorded(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds."""
         return [column for column in self.columns if column.recorded is not None]
@@ -104,6 +109,7 @@ class AuditedTable:
         existing = self.trail.metadata.tables.get(full)
         if existing is not None:
             self._adopt(existing)
+        by_month: dict[str, Any] = {"postgresql_partition_by": "RANGE (audit_at)"} if self.partitioned else {}
         history = sa.Table(
             name,
             self.trail.metadata,
@@ -112,6 +118,7 @@ class AuditedTable:
             sqlite_autoincrement=True,
             mysql_engine="InnoDB",
             mariadb_engine="InnoDB",
+            **by_month,
             info={TRAIL_TABLE: "history", AUDITED: self},
             comment=f"sa_audit: history of {self.table.fullname}",
             extend_existing=True,  # a reflected history table is adopted, and takes the types that it is read with
@@ -155,6 +162,7 @@ class AuditedTable:
 
     def _own_columns(self, name: str) -> list[sa.schema.SchemaItem]:
         sequence = self.trail.sequence
+        key = PartitionedKey if self.partitioned else sa.PrimaryKeyConstraint
         return [
             sa.Column(
                 "audit_id",
@@ -171,7 +179,7 @@ class AuditedTable:
             sa.Column("audit_before", sa.JSON(none_as_null=True)),
             sa.Column("audit_salt", Salt, nullable=False, server_default=RANDOM_SALT),
             sa.Column("audit_flush", sa.Integer()),
-            sa.PrimaryKeyConstraint("audit_id", name=short_name(f"pk_{name}")),
+            key("audit_id", name=short_name(f"pk_{name}")),
         ]
 
     def add(self, column: sa.Column[Any]) -> None:

@@ -38,7 +38,8 @@ class AuditOptions:
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
         subject: the column that says whose data a row is (not in this release).
         retention: how long the history is kept (not in this release).
-        partition: ``"month"`` for partitioned history (not in this release).
+        partition: ``"month"`` to have PostgreSQL keep the history in partitions, one for each month of UTC; on other
+            databases it changes nothing.
         fk_indexes: index the columns of every foreign key in the history, so that a lazy load in the past is fast.
         history_table: the name of the history table, by default the table's own with ``_history`` behind it.
         renamed_from: the table's name before it was renamed (used by migrations).
@@ -63,11 +64,12 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
         if not isinstance(self.attempts, bool):
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
-        for name in ("subject", "retention", "partition"):
+        for name in ("subject", "retention"):
             if getattr(self, name):
                 raise ConfigurationError(
                     f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
                 )
+        _check_partition(self.partition, "AuditOptions")
         if self.history_table is not None and not self.history_table:
             raise ConfigurationError("AuditOptions(history_table=''): give a name, or leave it out")
 
@@ -110,12 +112,14 @@ class Configuration:
     require_reason: bool = False
     text_dml: Literal["refuse", "allow"] = "refuse"
     roles: Roles | None = None
+    partition: Literal["month"] | None = None
     keys: Any = None
     record_engine: Any = None
     testing: bool = False
 
     def __post_init__(self) -> None:
         _check_capture(self.capture, "configure")
+        _check_partition(self.partition, "configure")
         if self.text_dml not in ("refuse", "allow"):
             raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
         for name in ("require_actor", "require_reason", "testing"):
@@ -134,3 +138,8 @@ class Configuration:
 def _check_capture(capture: object, where: str) -> None:
     if capture not in (None, "session", "trigger"):
         raise ConfigurationError(f"{where}(capture={capture!r}): give 'session' or 'trigger'")
+
+
+def _check_partition(partition: object, where: str) -> None:
+    if partition not in (None, "month"):
+        raise ConfigurationError(f"{where}(partition={partition!r}): give 'month', or leave it out")

@@ -62,6 +62,7 @@ def configure(
     require_reason: bool = False,
     text_dml: Literal["refuse", "allow"] = "refuse",
     roles: Roles | None = None,
+    partition: Literal["month"] | None = None,
     keys: Any = None,
     record_engine: Any = None,
     testing: bool = False,
@@ -77,13 +78,15 @@ def configure(
         require_reason: refuse any change with no reason in the context.
         text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on tables with session capture pass unrecorded.
         roles: the database roles that migrations give the trail to; None: they have no privilege section.
+        partition: ``"month"`` to have PostgreSQL keep all histories in partitions, one for each month of UTC; on other
+            databases it changes nothing.
         keys: not in this release.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
             the session's, with a pool of its own.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.
 
     Raises:
-        ConfigurationError: for a value that is not one of these, or a schema that comes too late.
+        ConfigurationError: for a value that is not one of these, or a schema or partition that comes too late.
     """
     metadata = _metadata_of(base_or_metadata)
     ensure_trail(metadata).reconfigure(
@@ -94,6 +97,7 @@ def configure(
             require_reason=require_reason,
             text_dml=text_dml,
             roles=roles,
+            partition=partition,
             keys=keys,
             record_engine=record_engine,
             testing=testing,

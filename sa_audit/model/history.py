@@ -49,6 +49,11 @@ class Trail:
         self.captures = captures
         (capturing.add if captures else capturing.discard)(self)
 
+    @property
+    def captures_all(self) -> bool:
+        """Whether triggers write the history of all of its tables, so that the application writes none of it."""
+        return bool(self.audited) and len(self.captured()) == len(self.audited)
+
     def _make_tables(self) -> None:
         schema = self.configuration.schema or self.metadata.schema
         self.sequence = history_sequence(self.metadata, schema)
@@ -153,10 +158,12 @@ class Trail:
                 f"configure() was called before, with {self.configuration!r}, and the second call would undo it: "
                 "call it once for each MetaData, with everything that shall hold"
             )
-        moved = configuration.schema != self.configuration.schema
+        names = [name for name in ("schema", "partition") if _differs(configuration, self.configuration, name)]
+        moved = bool(names)
         if moved and self.used:
+            given = ", ".join(f"{name}={getattr(configuration, name)!r}" for name in names)
             raise ConfigurationError(
-                f"configure(schema={configuration.schema!r}) comes too late: the history tables are in use; "
+                f"configure({given}) comes too late: the history tables are in use; "
                 "call it before the tables are created, mapped or written"
             )
         self.configuration, self.configured = configuration, True
@@ -174,6 +181,10 @@ class Trail:
         self._make_tables()
         for table, options, _history in tracked:
             self.track(table, options)
+
+
+def _differs(given: Configuration, known: Configuration, name: str) -> bool:
+    return bool(getattr(given, name) != getattr(known, name))
 
 
 class TrailSet(dict[int, "weakref.ref[Trail]"]):

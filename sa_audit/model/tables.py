@@ -15,6 +15,9 @@ from .types import BigId, Name, Salt, ServerDefault, UTCDateTime
 
 TRAIL_TABLE = "sa_audit.trail_table"
 
+PARTITIONED_KEY = ("audit_id", "audit_at")
+"""The columns of the primary key of a partitioned history on PostgreSQL; ``audit_id`` alone is unique all the same."""
+
 BASELINE_BEGUN = "baseline begun"
 BASELINE_DONE = "baseline done"
 IMPORT_BEGUN = "import begun"
@@ -118,6 +121,16 @@ def history_sequence(metadata: sa.MetaData, schema: str | None) -> sa.Sequence:
     MariaDB's cache belongs to the server, so that the order holds, and an uncached one writes at every row.
     """
     return sa.Sequence("audit_id_seq", metadata=metadata, schema=schema, data_type=sa.BigInteger(), start=1)
+
+
+class PartitionedKey(sa.PrimaryKeyConstraint):
+    """The key of a history that PostgreSQL partitions: the partition's column has to be in it there."""
+
+
+@compiles(PartitionedKey, "postgresql")
+def _partitioned_key(element: PartitionedKey, compiler: Any, **_kw: Any) -> str:
+    columns = ", ".join(compiler.preparer.quote(name) for name in PARTITIONED_KEY)
+    return f"CONSTRAINT {compiler.preparer.format_constraint(element)} PRIMARY KEY ({columns})"
 
 
 class NextAuditId(sa.sql.expression.ColumnElement[Any]):
