@@ -69,6 +69,7 @@ class State:
         keys: verifier keys that sign now.
         anchors: by URI.
         token: the digest of the last token.
+        catalog: the fingerprint of the catalog that the log says last, or None if it says none.
         queue: encoded entries for the next block.
     """
 
@@ -84,6 +85,7 @@ class State:
     keys: tuple[str, ...] = ()
     anchors: dict[str, AnchorState] = field(default_factory=dict)
     token: Digest | None = None
+    catalog: Digest | None = None
     queue: tuple[bytes, ...] = ()
 
     @property
@@ -221,6 +223,7 @@ def _content(state: State) -> dict[str, Any]:
         "keys": list(state.keys),
         "anchors": {uri: {"size": at.size, "digest": at.digest.hex()} for uri, at in state.anchors.items()},
         "token": _hex(state.token),
+        "catalog": _hex(state.catalog),
         "queue": [entry.hex() for entry in state.queue],
     }
 
@@ -256,6 +259,7 @@ def _state(content: dict[str, Any]) -> State:
         keys=tuple(content["keys"]),
         anchors=anchors,
         token=_digest(content["token"]),
+        catalog=_digest(content.get("catalog")),  # not there before catalogs were sealed
         queue=tuple(bytes.fromhex(entry) for entry in content["queue"]),
     )
 

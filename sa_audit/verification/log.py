@@ -20,6 +20,7 @@ from ..errors import AuditError
 from ..model.history import Trail
 from ..proof.entries import (
     BlockEntry,
+    CatalogEntry,
     Entry,
     Horizon,
     IncarnationEntry,
@@ -35,6 +36,7 @@ from ..proof.types import Digest
 from .ids import IdSet
 from .leaves import ROW_START, row_of
 from .report import Findings
+from .stated import StatedCatalogs
 from .tree import Tree
 
 BLOCKS: Final = "audit_block"
@@ -85,6 +87,7 @@ class Log:
         sealed: by table number, which rows have a leaf.
         schemas: by digest, each descriptor in the order of the log.
         marks: the closing headers.
+        catalogs: those that the log states.
         ends: the sizes behind closing blocks.
     """
 
@@ -99,6 +102,7 @@ class Log:
     tokens: list[tuple[int, Digest]] = field(default_factory=list)
     excuses: list[Excuse] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    catalogs: StatedCatalogs = field(default_factory=StatedCatalogs)
     groups: list[Group] = field(default_factory=list)
     rows: int = 0
 
@@ -226,6 +230,8 @@ class LogPass:
                 continue
             if position == 0 and isinstance(decoded, BlockEntry):
                 header = decoded
+            elif isinstance(decoded, CatalogEntry):
+                self.log.catalogs.take(decoded, entry)
             else:
                 self._other(decoded, first + position)
         self._header(block, first, len(entries), header, spans)
@@ -271,7 +277,7 @@ class LogPass:
                 self._incarnated(entry, index)
             case PersonKeyEntry():
                 pass
-            case BlockEntry() | RowEntry():
+            case BlockEntry() | RowEntry() | CatalogEntry():
                 self._leaf(index, "an entry that can stand there", type(entry).__name__)
 
     def _incarnated(self, entry: IncarnationEntry, index: int) -> None:
@@ -297,6 +303,12 @@ class LogPass:
             self.log.tokens.append((block.number, header.token))
         if header.closes:
             self.log.marks.append(Mark(first + count, header.sealed_at, header.horizon))
+        accounts = any(self._is_account(table) for table in spans)
+        self.log.catalogs.block(header, first + count, self._findings, accounts=accounts)
+
+    def _is_account(self, table: int) -> bool:
+        known = self.log.last_schema.get(table)
+        return known is not None and known.role == "trail"
 
     # -- groups ----------------------------------------------------------------------------
 

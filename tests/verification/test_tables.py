@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 import sa_audit
 from sa_audit.proof import Signer
 from sa_audit.proof.policy import Policy
-from sa_audit.verification import verify
-from tests.verification.models import NOTES, Base, amend, note, write
+from tests.verification.models import NOTES, amend, note, write
 from tests.verification.sealed import ORIGIN, Sealed
 from tests.verification.test_rows import HISTORY, row
 
@@ -155,7 +154,7 @@ def test_keys_that_rotate(sealed: Sealed) -> None:
     amend(sealed.engine, 8)
     sealed.seal(signer=[second])
     both = Policy.of(sealed.signer.verifier, second.verifier)
-    report = verify(sealed.engine, both, anchors=sealed.anchors, metadata=Base)
+    report = sealed.verify(policy=both)
     assert report.findings == ()
     assert report.checkpoint is not None
     assert {line.key_id for line in report.checkpoint.signatures} == {second.verifier.key_id}
@@ -175,7 +174,7 @@ def test_since_a_checkpoint(sealed: Sealed) -> None:
     write(sealed.engine, 501, 510)
     sealed.seal()
     everything = sealed.verify()
-    newer = verify(sealed.engine, sealed.signer.verifier, since=held, metadata=Base)
+    newer = sealed.verify(anchored=False, since=held)
     assert newer.findings == ()
     assert everything.checked - newer.checked == before.checked
     assert newer.since == (held.size if held else 0)
