@@ -82,7 +82,7 @@ from .query import (
     transaction,
 )
 from .query.timetravel import as_of
-from .seal import await_sealed, rebase, seal
+from .seal import await_sealed, rebase, revoke, seal
 from .verification import Finding, Report, prove, prove_consistency, verify
 
 __version__ = "0.1.0"
@@ -151,6 +151,7 @@ __all__ = [
     "record",
     "restore",
     "revert",
+    "revoke",
     "seal",
     "track",
     "trail",

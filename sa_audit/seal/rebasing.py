@@ -79,6 +79,7 @@ def _rebased(
         horizon=None if moved and horizons.renumbers else facts.horizon,
         tables=tables,
         keys=facts.keys,
+        former=facts.former,
         catalog=facts.catalog,
         anchors=_anchors(connection, trail),
         token=former.token if former is not None else _token(connection, trail),

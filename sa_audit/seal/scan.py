@@ -32,6 +32,7 @@ class Facts:
     incarnation: int = 0
     horizon: Horizon | None = None
     keys: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
     catalog: Digest | None = None
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
     ranges: dict[int, tuple[Range, ...]] = field(default_factory=dict)
@@ -84,3 +85,5 @@ def _entry(facts: Facts, rows: dict[int, list[int]], data: bytes) -> None:
         facts.origin = Verifier.parse(entry.verifier).name
         others = tuple(key for key in facts.keys if key != entry.verifier)
         facts.keys = (*others, entry.verifier) if entry.event == "add" else others
+        if entry.event != "add" and entry.verifier not in facts.former:
+            facts.former = (*facts.former, entry.verifier)

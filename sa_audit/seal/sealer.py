@@ -154,7 +154,8 @@ class Sealer:
             following = rows.state_after(tree, digest_of(last.data), last.header)
             following = replace(
                 following,
-                keys=tuple(str(signer.verifier) for signer in self.signers),
+                keys=(signing := tuple(str(signer.verifier) for signer in self.signers)),
+                former=(*state.former, *(key for key in state.keys if key not in signing)),
                 queue=(),
                 incarnation=incarnation_after(state),
                 catalog=state.catalog if keys else catalog,
