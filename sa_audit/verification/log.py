@@ -219,6 +219,7 @@ class LogPass:
         """Read the header and whatever is no row's; note the rows."""
         header: BlockEntry | None = None
         spans: dict[int, _Span] = {}
+        incarnation = self._incarnation  # the header stands before an entry that begins another one
         for position, entry in enumerate(entries):
             if entry.startswith(ROW_START) and position:
                 self._row(entry, first + position, spans)
@@ -234,7 +235,7 @@ class LogPass:
                 self.log.catalogs.take(decoded, entry)
             else:
                 self._other(decoded, first + position)
-        self._header(block, first, len(entries), header, spans)
+        self._header(block, first, len(entries), header, spans, incarnation)
         return spans
 
     def _row(self, entry: bytes, index: int, spans: dict[int, _Span]) -> None:
@@ -290,12 +291,20 @@ class LogPass:
                 if loss.table in self.log.sealed:
                     self.log.sealed[loss.table].discard_range(first, last)
 
-    def _header(self, block: Block, first: int, count: int, header: BlockEntry | None, spans: dict[int, _Span]) -> None:
+    def _header(
+        self,
+        block: Block,
+        first: int,
+        count: int,
+        header: BlockEntry | None,
+        spans: dict[int, _Span],
+        incarnation: int,
+    ) -> None:
         if header is None:
             self._add("block-changed", block.number, "a header", "none")
             return
         tables = tuple(sorted((table, span.rows) for table, span in spans.items()))
-        expected = (block.number, first, count, self._incarnation, tables)
+        expected = (block.number, first, count, incarnation, tables)
         got = (header.number, header.first, header.count, header.incarnation, header.tables)
         if got != expected:
             self._add("block-changed", block.number, f"a header of {expected}", f"one of {got}")
