@@ -102,7 +102,7 @@ def _foreign(facts: Facts, expected: Expected) -> Iterator[Problem]:
         what, schema, table, name = key
         if what != "trigger" or table is None or ("table", schema, None, table) not in facts:
             continue
-        known = key in expected.guards or name == "sa_audit_closed"
+        known = key in expected.guards or name in ("sa_audit_closed", f"{table}_guard_closed")
         if not known and ((schema, table) in modelled or not name.startswith(("sa_audit_", f"{table}_guard_"))):
             yield Problem("foreign-trigger", table, "the library's triggers", f"{name}: {shown(definition)}")
 
