@@ -498,3 +498,37 @@ def test_entries_from_before_there_was_a_salt(engine: sa.Engine, database: Datab
         connection.commit()
     kinds = {each.kind for each in sa_audit.verify(engine, signer.verifier, metadata=metadata).findings}
     assert kinds == {"row-changed", "guard-missing"}
+
+
+@pytest.mark.parametrize("way", ["session", "trigger"])
+def test_a_migration_is_no_attack_on_the_catalog(
+    way: str, engine: sa.Engine, database: Database, tmp_path: Path
+) -> None:
+    """What records a table follows a new column and a renamed one; verify tells so and finds nothing, ever after."""
+    options = AuditOptions(capture=way)
+    metadata = tables(owner(), options=options)
+    project = Project(tmp_path, database.url, metadata)
+    project.migrate()
+    signer, state = Signer.generate("bank.example/audit"), tmp_path / "state"
+    write(engine, metadata, id=1, owner="ann")
+    sa_audit.seal(engine, signer, state=state, metadata=metadata)
+    for number, columns in enumerate(
+        (
+            [owner(), sa.Column("balance", sa.Integer)],
+            [
+                sa.Column("holder", sa.String(50), info={"sa_audit.renamed_from": "owner"}),
+                sa.Column("balance", sa.Integer),
+            ],
+        )
+    ):
+        engine.dispose()
+        metadata = project.metadata = tables(*columns, options=options)
+        project.migrate()
+        report = sa_audit.verify(engine, signer.verifier, metadata=metadata)
+        assert report.findings == ()
+        assert report.changes != ()
+        write(engine, metadata, id=2 + number, balance=7)
+        sa_audit.seal(engine, signer, state=state, metadata=metadata)
+        report = sa_audit.verify(engine, signer.verifier, metadata=metadata)
+        assert (report.findings, report.unsealed) == ((), 0)
+        assert None not in {change.block for change in report.changes}
