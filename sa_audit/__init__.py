@@ -65,7 +65,7 @@ from .model import (
     is_trail_table,
     track,
 )
-from .seal import await_sealed, rebase, seal
+from .seal import await_sealed, rebase, revoke, seal
 
 if TYPE_CHECKING:
     from .query import (
@@ -158,6 +158,7 @@ __all__ = [
     "record",
     "restore",
     "revert",
+    "revoke",
     "seal",
     "track",
     "trail",

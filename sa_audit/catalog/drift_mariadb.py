@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
+from ..ddl import TrailObject
+from ..ddl.backend import SchemaMap
 from ..ddl.mysql_capture_text import entry_object
+from ..ddl.objects import spoken
 from ..model.history import Trail
 from .level import Finding
-from .live import CatalogReader, Live, LiveTable, Place
+from .live import CatalogReader, Live, LiveTable, ObjectKey, Place
 
 
 class MariaDBReader(CatalogReader):
@@ -37,11 +42,54 @@ class MariaDBReader(CatalogReader):
                         got=engine,
                     )
                 )
-        for schema, table, name, timing, event, body in connection.execute(_TRIGGERS, schemas):
-            live.objects["trigger", schema, table, name] = f"{timing} {event} {body.strip()}"
+        for schema, table, name, timing, event, body, created in connection.execute(_TRIGGERS, schemas):
+            if body is None:
+                live.hidden = True
+            else:
+                live.take(("trigger", schema, table, name), f"{timing} {event} {body.strip()}", str(created))
         for schema, name, body in connection.execute(_PROCEDURES, schemas):
             live.objects["procedure", schema, None, name] = entry_object(schema, name, body.strip()).definition
         return live
+
+    def home(self) -> str | None:
+        """Give the database's name."""
+        return self.default_schema
+
+    def guards(self, trail: Trail, tables: Iterable[sa.Table], schemas: SchemaMap) -> list[TrailObject]:
+        """Add those of the epochs, which come with their table."""
+        entries = super().guards(trail, tables, schemas)
+        return [*entries, *(guard for entry in entries for guard in epoch_guards(entry))]
+
+    def parts(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> set[Place]:
+        """Look at the epochs as well, which are no table of the models."""
+        return {(schema, EPOCHS) for schema, name in tables if name == "audit_transaction"}
+
+    def further(self, connection: Connection, live: Live, tables: Mapping[Place, sa.Table]) -> dict[ObjectKey, str]:
+        """Read columns, engines and definers; say so if this account may not see triggers."""
+        schemas = {"schemas": sorted({str(schema) for schema, _name in tables})}
+        facts: dict[ObjectKey, str] = {}
+        for schema, table, name, type_, collation in connection.execute(_TYPES, schemas):
+            if (schema, table) in tables:
+                facts["column", schema, table, name] = f"{type_} collate {collation}" if collation else type_
+        for schema, name, engine in connection.execute(_ENGINES, schemas):
+            if (schema, name) in tables and engine is not None:
+                facts["engine", schema, None, name] = engine
+        for schema, table, name, definer in connection.execute(_DEFINERS, schemas):
+            if ("trigger", schema, table, name) in live.objects:
+                facts["owner", schema, table, name] = definer
+        if live.hidden or (not _has_triggers(live) and self._is_hidden(connection, tables)):
+            facts[UNSEEN] = "the account has no TRIGGER right on the trail's tables"
+        return facts
+
+    def _is_hidden(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> bool:
+        """Ask for one of the guards by its name: the server says that it is not there, or that one may not see it."""
+        schema = next((schema for schema, name in tables if name == "audit_transaction"), None)
+        name = f"{self.backend.quote(str(schema))}.{self.backend.quote('audit_transaction_guard_update')}"
+        try:
+            connection.exec_driver_sql(f"SHOW CREATE TRIGGER {name}".replace("%", "%%"))
+        except DBAPIError as error:
+            return getattr(error.orig, "args", (None,))[0] != _NO_SUCH_TRIGGER
+        return False
 
     def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
         """Name the accounts whose rights reach the trail, as far as this account sees them."""
@@ -60,6 +108,32 @@ class MariaDBReader(CatalogReader):
         ]
 
 
+def _has_triggers(live: Live) -> bool:
+    return any(key[0] == "trigger" for key in live.objects)
+
+
+def epoch_guards(entry: TrailObject) -> Iterator[TrailObject]:
+    """Give the guards of the epochs out of the statements that make their table."""
+    for text in entry.create if entry.kind == "table" else ():
+        found = _EPOCH_GUARD.match(spoken(text))
+        if found is not None:
+            yield TrailObject(
+                kind="trigger",
+                schema=entry.schema,
+                table=EPOCHS,
+                name=found[1],
+                create=(),
+                drop=(),
+                definition=f"BEFORE {found[2]} {found[3]}",
+            )
+
+
+EPOCHS: Final = "audit_epoch"
+_EPOCH_GUARD: Final = re.compile(
+    r"(?s)CREATE TRIGGER IF NOT EXISTS .*?`?(audit_epoch_guard_[a-z]+)`? BEFORE ([A-Z]+) ON .*? FOR EACH ROW\n(.*)"
+)
+_NO_SUCH_TRIGGER: Final = 1360
+UNSEEN: Final[ObjectKey] = ("unseen", None, None, "triggers")
 _COLUMNS: Final = sa.text(
     "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN :schemas"
 ).bindparams(sa.bindparam("schemas", expanding=True))
@@ -70,13 +144,30 @@ _TABLES: Final = sa.text(
 ).bindparams(sa.bindparam("schemas", expanding=True))
 
 _TRIGGERS: Final = sa.text(
-    "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_STATEMENT"
+    "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_STATEMENT,"
+    " CREATED"
     " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA IN :schemas"
 ).bindparams(sa.bindparam("schemas", expanding=True))
 
 _PROCEDURES: Final = sa.text(
     "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
-    " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_TYPE = 'PROCEDURE' AND left(ROUTINE_NAME, 9) = 'sa_audit_'"
+    " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_TYPE = 'PROCEDURE'"
+    " AND ROUTINE_DEFINITION IS NOT NULL AND left(ROUTINE_NAME, 9) = 'sa_audit_'"
+).bindparams(sa.bindparam("schemas", expanding=True))
+
+_TYPES: Final = sa.text(
+    "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME FROM information_schema.COLUMNS"
+    " WHERE TABLE_SCHEMA IN :schemas"
+).bindparams(sa.bindparam("schemas", expanding=True))
+
+_ENGINES: Final = sa.text(
+    "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA IN :schemas"
+    " AND TABLE_TYPE = 'BASE TABLE'"
+).bindparams(sa.bindparam("schemas", expanding=True))
+
+_DEFINERS: Final = sa.text(
+    "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, DEFINER FROM information_schema.TRIGGERS"
+    " WHERE TRIGGER_SCHEMA IN :schemas"
 ).bindparams(sa.bindparam("schemas", expanding=True))
 
 _RIGHTS: Final = sa.text(

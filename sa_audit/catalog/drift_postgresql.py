@@ -6,20 +6,22 @@ Imports ddl, model and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..ddl.postgresql_functions import catalog_definition, trigger_definition
+from ..ddl import TrailObject
+from ..ddl.postgresql_functions import catalog_definition, trigger_definition, trigger_function
 from ..ddl.postgresql_partitions import NAME, PARTITIONED, partitions_definition
 from ..ddl.postgresql_privileges import changers_query
 from ..ddl.privileges import Right, Securable, own_schema, privileges_for, securables
 from ..model.configuration import Roles
 from ..model.history import AUDITED, AuditedTable, Trail
 from .level import Finding
-from .live import CatalogReader, Live, LiveTable, Place
+from .live import CatalogReader, Live, LiveTable, ObjectKey, Place
 from .partitions import partition_findings
 from .privileges import Held, beyond, lacking, read_rights
 
@@ -38,18 +40,22 @@ class PostgreSQLReader(CatalogReader):
             live.tables[row.schema, row.name] = LiveTable(form, frozenset(row.columns or ()))
         for row in connection.execute(_TRIGGERS, schemas):
             function = f"{row.function_schema}.{row.function}"
-            live.objects["trigger", row.schema, row.table_name, row.name] = trigger_definition(
-                row.code, row.enabled, function, row.new_table
-            )
+            definition = trigger_definition(row.code, row.enabled, function, row.new_table) + _limits(row)
+            live.take(("trigger", row.schema, row.table_name, row.name), definition, row.mark)
         for row in connection.execute(_FUNCTIONS, schemas):
             security = "definer" if row.definer else "invoker"
             text = catalog_definition(row.body, security, list(row.settings or ()))
-            live.objects["function", row.schema, None, row.name] = text
+            live.take(("function", row.schema, None, row.name), text, row.mark)
         for row in connection.exec_driver_sql(PARTITIONED):
             definition = partitions_definition(has_default=row.has_default)
             live.objects["partitions", row.schema, row.name, NAME] = definition
         names = {"names": sorted({name for _schema, name in tables}), **schemas}
-        live.findings += [self._odd(row) for row in connection.execute(_ODD, names) if _concerns(row, tables)]
+        for row in connection.execute(_ODD, names):
+            if _concerns(row, tables):
+                live.findings.append(self._odd(row))
+                shadow = row.kind == "shadowing-table"
+                place = (row.kind, row.schema, None if shadow else row.name, row.name if shadow else row.what)
+                live.oddities[place] = row.what
         return live
 
     def _odd(self, row: sa.Row[tuple[object, ...]]) -> Finding:
@@ -63,6 +69,39 @@ class PostgreSQLReader(CatalogReader):
     def partitions(self, connection: Connection, trail: Trail) -> list[Finding]:
         """Read the partitions of the histories that have any."""
         return list(partition_findings(connection, trail, dt.datetime.now(dt.UTC)))
+
+    # -- fingerprint -------------------------------------------------------------------
+
+    def accepted(self, entry: TrailObject) -> frozenset[str]:
+        """Let the trigger of inserted history rows be that of either way of capture."""
+        if entry.name != "sa_audit_insert" or trigger_function(entry.definition).endswith(".sa_audit_transaction_v1"):
+            return super().accepted(entry)
+        schema = trigger_function(entry.definition).rpartition(".")[0]
+        return frozenset(
+            {
+                trigger_definition(7, "O", f"{schema}.sa_audit_history_row_v1", None),
+                trigger_definition(4, "O", f"{schema}.sa_audit_history_v1", "inserted"),
+            }
+        )
+
+    def parts(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> set[Place]:
+        """Ask for the partitions, at every level."""
+        return {(row.schema, row.name) for row in connection.execute(_PARTS, _named(tables))}
+
+    def further(self, connection: Connection, live: Live, tables: Mapping[Place, sa.Table]) -> dict[ObjectKey, str]:
+        """Read columns, owners and rights, and the ids by which a relation is told from a copy of it."""
+        facts: dict[ObjectKey, str] = {}
+        for row in connection.execute(_COLUMNS, _named(tables)):
+            if (row.schema, row.name) in tables:
+                facts["column", row.schema, row.name, row.column_name] = row.type
+        for row in connection.execute(_OWNERS, _named(tables)):
+            if (row.schema, row.name) in tables:
+                facts["owner", row.schema, None, row.name] = row.owner
+                facts["identity", row.schema, None, row.name] = row.identity
+        for row in connection.execute(_FUNCTION_OWNERS, _named(tables)):
+            facts["owner", row.schema, None, f"{row.name}()"] = row.owner
+            facts["rights", row.schema, None, f"{row.name}()"] = row.rights
+        return facts
 
     # -- rights ------------------------------------------------------------------------
 
@@ -141,6 +180,17 @@ def _compared(entry: Securable, known: Mapping[tuple[str, str, str], Held], role
     return found
 
 
+def _limits(row: sa.Row[tuple[object, ...]]) -> str:
+    """Give what keeps a trigger from firing for each row: columns, or a condition that is not the library's own."""
+    limits = f", columns {row.columns}" if row.columns else ""
+    if row.whole is not None:
+        found = _CONDITION.search(row.whole)
+        condition = found[1] if found is not None else row.whole
+        if (row.function, condition) != OWN_CONDITION:
+            limits += f", condition {condition}"
+    return limits
+
+
 def _concerns(row: sa.Row[tuple[object, ...]], tables: Mapping[Place, sa.Table]) -> bool:
     if row.kind == "unguarded-partition" and (row.schema, row.name) in tables:
         audited = tables[row.schema, row.name].info.get(AUDITED)
@@ -161,6 +211,9 @@ _ODDITIES: Final = {
     "shadowing-table": "a table of that name in another schema: with another search_path, changes are recorded there",
 }
 
+OWN_CONDITION: Final = ("sa_audit_history_row_v1", "(pg_trigger_depth() < 1)")
+"""The condition of the only trigger that has one: history rows that a trigger writes are its own to fit."""
+_CONDITION: Final = re.compile(r"(?s) WHEN \((.*)\) EXECUTE ")
 _ROLE: Final = sa.text("SELECT 1 FROM pg_roles WHERE rolname = :name")
 
 
@@ -180,14 +233,16 @@ _RELATIONS: Final = _in_schemas(
 _TRIGGERS: Final = _in_schemas(
     "SELECT n.nspname AS schema, c.relname AS table_name, t.tgname AS name, CAST(t.tgtype AS integer) AS code,"
     " CAST(t.tgenabled AS text) AS enabled, CAST(t.tgnewtable AS text) AS new_table,"
-    " f.nspname AS function_schema, p.proname AS function"
+    " f.nspname AS function_schema, p.proname AS function, CAST(t.xmin AS text) AS mark,"
+    " CAST(t.tgattr AS text) AS columns, CASE WHEN t.tgqual IS NOT NULL THEN pg_get_triggerdef(t.oid) END AS whole"
     " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS f ON f.oid = p.pronamespace"
     " WHERE NOT t.tgisinternal AND n.nspname = ANY (:schemas)"
 )
 
 _FUNCTIONS: Final = _in_schemas(
-    "SELECT n.nspname AS schema, p.proname AS name, p.prosrc AS body, p.prosecdef AS definer, p.proconfig AS settings"
+    "SELECT n.nspname AS schema, p.proname AS name, p.prosrc AS body, p.prosecdef AS definer, p.proconfig AS settings,"
+    " CAST(p.xmin AS text) AS mark"
     " FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace"
     " WHERE starts_with(p.proname, 'sa_audit_') AND p.prokind = 'f' AND n.nspname = ANY (:schemas)"
 )
@@ -210,7 +265,47 @@ _ODD: Final = sa.text(
     " CROSS JOIN LATERAL pg_partition_tree(c.oid) AS p WHERE c.relkind = 'p' AND p.level > 0 AND p.isleaf AND ("
     "SELECT count(*) FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgenabled = 'A'"
     " AND t.tgname IN ('sa_audit_guard_row', 'sa_audit_guard_truncate')) < 2"
-    " UNION ALL SELECT 'shadowing-table', n.nspname, s.relname, 'table' FROM pg_class AS s"
+    " UNION ALL SELECT 'shadowing-table', n.nspname, s.relname, CASE WHEN EXISTS (SELECT FROM pg_trigger AS t"
+    " WHERE t.tgrelid = s.oid AND t.tgname = 'sa_audit_guard_row') THEN 'a guarded table' ELSE 'table' END"
+    " FROM pg_class AS s"
     " JOIN pg_namespace AS n ON n.oid = s.relnamespace WHERE s.relkind IN ('r', 'p', 'v', 'm', 'f')"
     " AND s.relname = ANY (:names)"
 ).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text())))
+
+_PLACES: Final = " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+_CHOSEN: Final = " WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names)"
+
+
+def _of_places(sql: str) -> sa.TextClause:
+    return sa.text(sql).bindparams(
+        sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text()))
+    )
+
+
+def _named(tables: Mapping[Place, sa.Table]) -> dict[str, list[str]]:
+    return {
+        "schemas": sorted({str(schema) for schema, _name in tables}),
+        "names": sorted({name for _schema, name in tables}),
+    }
+
+
+_COLUMNS: Final = _of_places(
+    "SELECT n.nspname AS schema, c.relname AS name, a.attname AS column_name,"
+    " format_type(a.atttypid, a.atttypmod) AS type"
+    f"{_PLACES} JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped{_CHOSEN}"
+)
+_OWNERS: Final = _of_places(
+    "SELECT n.nspname AS schema, c.relname AS name, CAST(pg_get_userbyid(c.relowner) AS text) AS owner,"
+    f" CAST(CAST(c.oid AS bigint) AS text) AS identity{_PLACES}{_CHOSEN}"
+)
+_FUNCTION_OWNERS: Final = _in_schemas(
+    "SELECT n.nspname AS schema, p.proname AS name, CAST(pg_get_userbyid(p.proowner) AS text) AS owner,"
+    " coalesce(CAST(p.proacl AS text), '') AS rights"
+    " FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace"
+    " WHERE starts_with(p.proname, 'sa_audit_') AND p.prokind = 'f' AND n.nspname = ANY (:schemas)"
+)
+_PARTS: Final = _of_places(
+    "SELECT pn.nspname AS schema, pc.relname AS name"
+    f"{_PLACES} CROSS JOIN LATERAL pg_partition_tree(c.oid) AS p JOIN pg_class AS pc ON pc.oid = p.relid"
+    f" JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace{_CHOSEN} AND c.relkind = 'p' AND p.level > 0"
+)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ..model.history import Trail
 from .level import Finding
-from .live import CatalogReader, Live, LiveTable, Place
+from .live import CatalogReader, Live, LiveTable, ObjectKey, Place
 
 
 class SQLiteReader(CatalogReader):
@@ -34,10 +34,26 @@ class SQLiteReader(CatalogReader):
             for type_, name, table, sql, columns in rows:
                 if type_ == "trigger":
                     body = re.sub(r"^CREATE\s+TRIGGER\s+.*?(?=BEFORE |AFTER |INSTEAD )", "", sql, flags=re.DOTALL)
-                    live.objects["trigger", schema, table, name] = body
+                    live.take(("trigger", schema, table, name), body)
                 else:
                     live.tables[schema, name] = LiveTable(type_, frozenset(json.loads(columns)))
         return live
+
+    def further(self, connection: Connection, live: Live, tables: Mapping[Place, sa.Table]) -> dict[ObjectKey, str]:
+        """Read each table's own text, which has its keys, and its columns."""
+        facts: dict[ObjectKey, str] = {}
+        for schema in {place[0] for place in tables}:
+            prefix = f"{self.backend.quote(schema)}." if schema else ""
+            rows = connection.exec_driver_sql(
+                "SELECT m.name, m.sql, c.name, c.type FROM "
+                f"{prefix}sqlite_master AS m JOIN pragma_table_xinfo(m.name, "
+                f"{self.backend.literal(schema or 'main')}) AS c WHERE m.type IN ('table', 'view')".replace("%", "%%")
+            )
+            for name, sql, column, type_ in rows:
+                if (schema, name) in tables:
+                    facts["column", schema, name, column] = type_
+                    facts["text", schema, None, name] = sql
+        return facts
 
     def rights(self, connection: Connection, trail: Trail, tables: list[sa.Table]) -> list[Finding]:
         """Say that there are none."""

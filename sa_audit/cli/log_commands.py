@@ -110,6 +110,43 @@ def rebase(
 
 
 @app.command()
+def revoke(
+    vkey: Annotated[Path, typer.Option("--vkey", metavar="FILE", help="The verifier key of what was stolen.")],
+    state: Annotated[Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory.")],
+    size: Annotated[int, typer.Option("--size", metavar="N", help="That of the last checkpoint which is good.")],
+    stolen_at: Annotated[
+        str, typer.Option("--stolen-at", metavar="TIME", help="The earliest moment of the theft, with its offset.")
+    ],
+    actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")],
+    url: Url = None,
+    models: ModelsOption = None,
+    json: Json = False,
+) -> None:
+    """Say that somebody else may have a key of the log, so that what it signs does not count any more.
+
+    Another key has to sign already: seal once with both.  Verifiers have to be told as well.
+    """
+    from ..proof import Verifier
+    from ..seal import revoke as revoke_key
+    from .sealing import RebaseResult, moment_of
+
+    key, moment = Verifier.load(vkey), moment_of(stolen_at)
+    with _opened(url, models) as place:
+        revoke_key(
+            place.engine,
+            key,
+            state=state,
+            size=size,
+            stolen_at=moment,
+            operator=actor,
+            reason=reason,
+            metadata=place.models.trail.metadata,
+        )
+    _print(RebaseResult(state), json)
+
+
+@app.command()
 def verify(
     vkey: Annotated[
         Path,

@@ -73,7 +73,7 @@ class SealResult:
 
 @dataclass(frozen=True, slots=True)
 class RebaseResult:
-    """A rebase.  JSON: ``{"state": path}``."""
+    """A rebase, or a revocation.  JSON: ``{"state": path}``."""
 
     state: Path
 
@@ -97,6 +97,21 @@ def seconds(text: str) -> float:
     if found <= 0:
         raise WrongUsage(f"--every {text!r}: give a time such as 2s, 500ms or 5m")
     return found
+
+
+def moment_of(text: str) -> dt.datetime:
+    """Read a moment with its offset, in ISO 8601.
+
+    Raises:
+        WrongUsage: if it is none, or has no offset.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise WrongUsage(f"--stolen-at {text!r}: give a moment such as 2026-03-31T23:59:59Z")
+    return moment
 
 
 def load_signers(paths: Sequence[Path]) -> list[Signer]:

@@ -23,6 +23,8 @@ from ..verification import Report, verify
 from .failure import WrongUsage
 from .results import grid, plain
 
+SHOWN: Final = 20
+"""How many changes of the catalog are printed."""
 PHASES: Final = {"log": "the log", "rows": "the rows", "tables": "what no leaf speaks of", "continuity": "changes"}
 
 
@@ -48,6 +50,11 @@ class VerifyResult:
                     *(plain(text) for text in (found.kind, found.table or "", row, found.expected, found.got))
                 )
             parts.append(table)
+        if report.changes:
+            parts.append(plain(f"the catalog has changed ({len(report.changes)} objects):"))
+            parts += [plain(f"  {change}") for change in report.changes[:SHOWN]]
+            if len(report.changes) > SHOWN:
+                parts.append(plain(f"  and {len(report.changes) - SHOWN} more: see --json"))
         count = len(report.findings)
         parts.append(plain(f"{report.checked} rows read, {'no finding' if not count else f'{count} finding(s)'}"))
         parts.append(plain(self._until()))

@@ -19,7 +19,7 @@ from ..model.history import AuditedTable, Trail
 from ..model.tables import TRAIL_TABLE
 from .columns import Result, follow_columns, follow_indexes, indexes_of, type_of
 from .following import Following
-from .history_operations import AddHistoryColumn, Name, RenameHistory
+from .history_operations import AddSalt, Name, RenameHistory
 from .live import Live
 from .operations import (
     Baseline,
@@ -194,10 +194,9 @@ class Comparison:
         """Give the salt to entries that were made without one."""
         entries = self.trail.transaction
         salted = entries not in present or SALT in self.live.columns(self.script.place(entries))
-        if not salted and self.script.adds_columns_if_missing:
-            result.changes.append(
-                AddHistoryColumn(self.script, entries, plain_column(entries.c[SALT], self.script.dialect))
-            )
+        if not salted:
+            column = self.script.column_of_salt(plain_column(entries.c[SALT], self.script.dialect))
+            result.changes.append(AddSalt(self.script, entries, column))
 
     def _unexpected(self, present: list[sa.Table], guards: list[TrailObject], result: Result) -> None:
         places = {self.script.place(table) for table in present}

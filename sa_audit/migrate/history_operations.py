@@ -44,6 +44,18 @@ class AddHistoryColumn(TrailOperation):
         return ("sa_audit", "add_history_column", self.table.fullname, self.column.name, self.column.type)
 
 
+class AddSalt(AddHistoryColumn):
+    """The salt of entries that were made without one: rows that are there keep none, and their digests.
+
+    Where no column can be added with a default that is an expression, the default follows it.
+    """
+
+    def steps(self, revision: str | None) -> Iterator[Step]:
+        """Add the column, and then its default."""
+        yield from super().steps(revision)
+        yield from map(ExecuteText, self.script.defaults_of_salt(self.table))
+
+
 class AddHistoryIndex(TrailOperation):
     """A further index of a history."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
@@ -219,6 +219,14 @@ class Script(ABC):
             tables: the audited tables, all of one trail.
             reason: what the entry says.
         """
+
+    def column_of_salt(self, column: sa.Column[Any]) -> sa.Column[Any]:
+        """Give ``audit_salt`` as it can be added to a table that has rows."""
+        return column
+
+    def defaults_of_salt(self, table: sa.Table) -> list[str]:
+        """Give the statements by which ``audit_salt`` gets its default after it was added, where it has none yet."""
+        return []
 
     @abstractmethod
     def closed(self, table: sa.Table, trail: Trail) -> TrailObject:

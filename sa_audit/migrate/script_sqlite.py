@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -142,6 +142,26 @@ class SQLiteScript(Script):
             f"SELECT\n{self.copies(audited, 't')}\nFROM {self.name_of(audited.table)} AS t\n"
             f"JOIN {entries} AS entry ON entry.id = (SELECT max(id) FROM {entries})"
         )
+
+    def column_of_salt(self, column: sa.Column[Any]) -> sa.Column[Any]:
+        """Leave out the default and NOT NULL, with which SQLite adds no column to a table that has rows."""
+        return sa.Column(column.name, sa.LargeBinary())
+
+    def defaults_of_salt(self, table: sa.Table) -> list[str]:
+        """Write the default into the table's text, which leaves its rows alone, and have all connections read it.
+
+        It is one of the changes that SQLite's documentation of ALTER TABLE allows this way.
+        """
+        prefix = f"{self.quote(table.schema)}." if table.schema else ""
+        return [
+            "PRAGMA writable_schema = ON",
+            f"UPDATE {prefix}sqlite_master\n"
+            "SET sql = replace(sql, 'audit_salt BLOB', 'audit_salt BLOB DEFAULT (randomblob(16))')\n"
+            f"WHERE type = 'table' AND name = {self.literal(table.name)} AND sql NOT LIKE '%randomblob(16)%'",
+            "PRAGMA writable_schema = RESET",
+            f"CREATE TABLE {prefix}sa_audit_salted (x INTEGER)",  # the schema's version tells other connections
+            f"DROP TABLE {prefix}sa_audit_salted",
+        ]
 
     def closed(self, table: sa.Table, trail: Trail) -> TrailObject:
         """Refuse INSERT by a trigger."""

@@ -16,6 +16,7 @@ from .canonical import RowEncoder, decode_row
 from .checkpoint import Checkpoint
 from .entries import (
     BlockEntry,
+    CatalogEntry,
     IncarnationEntry,
     KeyEntry,
     PersonKeyEntry,
@@ -37,6 +38,7 @@ __all__ = [
     "BlockEntry",
     "BundleFinding",
     "BundleReport",
+    "CatalogEntry",
     "Checkpoint",
     "Column",
     "ConsistencyProof",

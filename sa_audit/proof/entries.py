@@ -15,8 +15,11 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from ..errors import MalformedProof, Unencodable
 from .cbor import Item, decode, encode, encode_fast
+from .clusters import Cluster as Cluster
+from .clusters import Loss as Loss
+from .clusters import cluster_of, loss_of
 from .schema import Descriptor
-from .shapes import are_counted, are_ranges, is_count, is_digest, is_horizon, is_id, is_table
+from .shapes import are_counted, is_count, is_digest, is_horizon, is_id, is_table
 from .types import MAX_SIZE, Digest, RowDigest, SchemaDigest
 
 VERSION: Final = 1
@@ -24,6 +27,8 @@ MAX_ENTRY: Final = 65_535
 """The most bytes of an entry: what the length prefix of an entry bundle can say."""
 MAX_BLOCK: Final = 65_536
 """The most leaves of a block, its header included."""
+MAX_DEFINITION: Final = 32_768
+"""The most bytes of UTF-8 of a definition that stands in the log itself, and not its digest."""
 COMMITMENT_LABEL: Final = b"sa_audit/person-key/v1\x00"
 
 
@@ -271,31 +276,6 @@ def key_commitment(secret: bytes, key: str) -> Digest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Which database this is, by its own word."""
-
-    system: str
-    timeline: int | None = None
-    position: str | None = None
-    snapshot: str | None = None
-
-    def _item(self) -> Item:
-        return (self.system, self.timeline, self.position, self.snapshot)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """What an incarnation lacks of one table: its last row, and the ranges of sealed row ids that are not there."""
-
-    table: int
-    last_row: int | None
-    lost: tuple[tuple[int, int], ...] = ()
-
-    def _item(self) -> Item:
-        return (self.table, self.last_row, self.lost)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class IncarnationEntry(_Entry):
     """The database is another one than before: restored, or a promoted standby."""
 
@@ -308,15 +288,15 @@ class IncarnationEntry(_Entry):
     operator: str
 
     def _items(self) -> list[Item]:
-        tables: list[Item] = [loss._item() for loss in self.tables]
-        return [self.number, self.old._item(), self.new._item(), tables, self.reason, self.operator]
+        tables: list[Item] = [loss.item() for loss in self.tables]
+        return [self.number, self.old.item(), self.new.item(), tables, self.reason, self.operator]
 
     @staticmethod
     def _read(items: Sequence[Any]) -> IncarnationEntry | None:
         match items:
             case (number, old, new, tuple(tables), str(reason), str(operator)) if is_count(number) and number >= 1:
-                clusters = (_cluster(old), _cluster(new))
-                losses = tuple(loss for loss in map(_loss, tables) if loss is not None)
+                clusters = (cluster_of(old), cluster_of(new))
+                losses = tuple(loss for loss in map(loss_of, tables) if loss is not None)
                 ascending = all(first.table < then.table for first, then in itertools.pairwise(losses))
                 if None not in clusters and len(losses) == len(tables) and ascending:
                     return IncarnationEntry(
@@ -330,10 +310,41 @@ class IncarnationEntry(_Entry):
         return None
 
 
-Entry: TypeAlias = RowEntry | BlockEntry | SchemaEntry | KeyEntry | PruneEntry | PersonKeyEntry | IncarnationEntry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry(_Entry):
+    """A fact of the catalog when it was sealed: what an object is, and how it is defined.
+
+    ``definition`` is its text, or the SHA-256 of one that has more than :data:`MAX_DEFINITION` bytes of UTF-8.
+    """
+
+    kind: ClassVar[int] = 8
+    what: str
+    schema: str | None
+    table: str | None
+    name: str
+    definition: str | Digest
+
+    def _items(self) -> list[Item]:
+        return [self.what, self.schema, self.table, self.name, self.definition]
+
+    @staticmethod
+    def _read(items: Sequence[Any]) -> CatalogEntry | None:
+        match items:
+            case (str(what), (str() | None) as schema, (str() | None) as table, str(name), definition) if is_digest(
+                definition
+            ) or (isinstance(definition, str) and len(definition.encode()) <= MAX_DEFINITION):
+                return CatalogEntry(what=what, schema=schema, table=table, name=name, definition=definition)
+        return None
+
+
+Entry: TypeAlias = (
+    RowEntry | BlockEntry | SchemaEntry | KeyEntry | PruneEntry | PersonKeyEntry | IncarnationEntry | CatalogEntry
+)
 KINDS: Final[dict[int, type[Entry]]] = {
     entry.kind: entry
-    for entry in (RowEntry, BlockEntry, SchemaEntry, KeyEntry, PruneEntry, PersonKeyEntry, IncarnationEntry)
+    for entry in (
+        *(RowEntry, BlockEntry, SchemaEntry, KeyEntry, PruneEntry, PersonKeyEntry, IncarnationEntry, CatalogEntry),
+    )
 }
 
 
@@ -358,23 +369,3 @@ def decode_entry(data: bytes) -> Entry:
     if entry is None:
         raise MalformedProof(f"the entry is not a {KINDS[kind].__name__}: {items!r:.200}")
     return entry
-
-
-# -- parts -------------------------------------------------------------------------------
-
-
-def _cluster(item: Any) -> Cluster | None:
-    match item:
-        case (str(system), timeline, (str() | None) as position, (str() | None) as snapshot) if (
-            timeline is None or is_count(timeline)
-        ):
-            return Cluster(system=system, timeline=timeline, position=position, snapshot=snapshot)
-    return None
-
-
-def _loss(item: Any) -> Loss | None:
-    match item:
-        case (table, last_row, tuple(lost)) if is_table(table) and (last_row is None or is_id(last_row)):
-            if are_ranges(lost):
-                return Loss(table=table, last_row=last_row, lost=lost)
-    return None

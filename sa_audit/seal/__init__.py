@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import datetime as dt
     import os
     from collections.abc import Sequence
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from ..anchors import Anchor
     from ..proof.checkpoint import Checkpoint
-    from ..proof.keys import SigningKey
+    from ..proof.keys import SigningKey, Verifier
 
-__all__ = ["await_sealed", "rebase", "seal"]
+__all__ = ["await_sealed", "rebase", "revoke", "seal"]
 
 
 def seal(
@@ -94,3 +95,49 @@ def rebase(engine: Engine, *, state: str | os.PathLike[str], operator: str, reas
     from .rebasing import rebase_state
 
     rebase_state(engine, state=state, operator=operator, reason=reason, metadata=metadata)
+
+
+def revoke(
+    engine: Engine,
+    key: Verifier,
+    *,
+    state: str | os.PathLike[str],
+    size: int,
+    stolen_at: dt.datetime,
+    operator: str,
+    reason: str,
+    metadata: Any = None,
+) -> None:
+    """Say that somebody else may have a key of the log; the next sealing writes it into the log.
+
+    What the key has signed beyond ``size`` does not count any more.  What it has signed up to there still counts where
+    another key, an anchor, or a witness before the theft vouches for it.  Who has the key does not write this, and who
+    may write the database can take it away: so tell verifiers as well, who take the key out of their policy.
+
+    Args:
+        engine: to the database.
+        key: the verifier key of what was stolen.
+        state: the sealer's file.
+        size: that of the last checkpoint which the key's owner is believed to have made; 0 for none.
+        stolen_at: the earliest moment at which somebody else may have had the key, with an offset.
+        operator: who says so.
+        reason: why.
+        metadata: a MetaData or base, where several trails are known to stand in the database.
+
+    Raises:
+        ConfigurationError: if it is no key of this log, is revoked already, or an argument can't be used.
+        SealRefused: if no other key signs the log, or state and log don't agree.
+        SealerBusy: if a sealer is at work.
+    """
+    from .revoking import revoke_key
+
+    revoke_key(
+        engine,
+        key,
+        state=state,
+        size=size,
+        stolen_at=stolen_at,
+        operator=operator,
+        reason=reason,
+        metadata=metadata,
+    )

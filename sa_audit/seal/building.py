@@ -31,12 +31,13 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What all headers of one sealing say."""
+    """What all headers of one sealing say; the fingerprint of the catalog, only the one that closes."""
 
     incarnation: int
     sealed_at: int
     horizon: Horizon
     token: Digest | None
+    fingerprint: Digest | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +109,7 @@ def _block(tree: Tree, facts: Facts, chunk: list[Item], *, closes: bool) -> Buil
         horizon=facts.horizon,
         closes=closes,
         tables=tuple((table, count) for table, (_first, _last, count) in sorted(rows.items())),
+        fingerprint=facts.fingerprint if closes else None,
         token=facts.token,
     )
     entries = [header.encode(), *(item.data for item in chunk)]

@@ -23,9 +23,13 @@ def key_events(state: State, signers: Sequence[SigningKey], *, size: int, moment
         moment: of the clock, in microseconds since the epoch.
 
     Raises:
-        SealRefused: if none of the signers has signed before: a key comes under the signature of another.
+        SealRefused: if none of the signers has signed before, since a key comes under the signature of another; or if
+            one of them was retired or revoked.
     """
     now = [str(signer.verifier) for signer in signers]
+    for key in now:
+        if key in state.former:
+            raise SealRefused(f"the key {key} was retired or revoked, and does not come back: make a new one")
     if state.keys and not set(state.keys) & set(now):
         raise SealRefused(
             f"the log is signed by {', '.join(state.keys)}, and none of these keys is given: seal once with both the "

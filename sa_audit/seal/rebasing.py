@@ -79,6 +79,8 @@ def _rebased(
         horizon=None if moved and horizons.renumbers else facts.horizon,
         tables=tables,
         keys=facts.keys,
+        former=facts.former,
+        catalog=facts.catalog,
         anchors=_anchors(connection, trail),
         token=former.token if former is not None else _token(connection, trail),
         queue=tuple(entry.encode() for entry in entries),

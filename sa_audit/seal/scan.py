@@ -32,6 +32,8 @@ class Facts:
     incarnation: int = 0
     horizon: Horizon | None = None
     keys: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
+    catalog: Digest | None = None
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
     ranges: dict[int, tuple[Range, ...]] = field(default_factory=dict)
     roots: dict[int, Digest] = field(default_factory=dict)
@@ -74,6 +76,7 @@ def _entry(facts: Facts, rows: dict[int, list[int]], data: bytes) -> None:
         rows.setdefault(entry.table, []).append(entry.row)
     elif isinstance(entry, BlockEntry):
         facts.horizon = entry.horizon if entry.closes else facts.horizon
+        facts.catalog = entry.fingerprint or facts.catalog
     elif isinstance(entry, SchemaEntry):
         facts.descriptors[entry.table] = Descriptor.decode(entry.descriptor)
     elif isinstance(entry, IncarnationEntry):
@@ -82,3 +85,5 @@ def _entry(facts: Facts, rows: dict[int, list[int]], data: bytes) -> None:
         facts.origin = Verifier.parse(entry.verifier).name
         others = tuple(key for key in facts.keys if key != entry.verifier)
         facts.keys = (*others, entry.verifier) if entry.event == "add" else others
+        if entry.event != "add" and entry.verifier not in facts.former:
+            facts.former = (*facts.former, entry.verifier)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ from ..proof.tiles import NodesOfTiles, widths
 from ..proof.types import Digest
 from .agreement import agreed, digest_of, require_anchors, require_same_database
 from .building import Built, Facts, Item, Tree, build
+from .catalog import catalog_items
 from .keys import incarnation_after, key_events
 from .rows import Rows
 from .state import State, StateFile
@@ -132,10 +134,17 @@ class Sealer:
             rows = Rows(connection, self.database, self.horizons, trail, state)
             tree = Tree(frontier=state.frontier, edge=self._edge(connection, trail, state), blocks=state.blocks)
             now = time.time_ns() // 1000
-            facts = Facts(incarnation=state.incarnation, sealed_at=now, horizon=rows.horizon, token=state.token)
+            catalog, said = catalog_items(connection, self.database, trail, state)
+            facts = Facts(
+                incarnation=state.incarnation,
+                sealed_at=now,
+                horizon=rows.horizon,
+                token=state.token,
+                fingerprint=catalog,
+            )
             keys = self._keys(state, now)
             last = None
-            for built in build(tree, facts, keys or rows.items(), closes=not keys):
+            for built in build(tree, facts, keys or chain(said, rows.items()), closes=not keys):
                 self._insert(connection, trail, built)
                 last = built
             if last is None:
@@ -145,9 +154,11 @@ class Sealer:
             following = rows.state_after(tree, digest_of(last.data), last.header)
             following = replace(
                 following,
-                keys=tuple(str(signer.verifier) for signer in self.signers),
+                keys=(signing := tuple(str(signer.verifier) for signer in self.signers)),
+                former=(*state.former, *(key for key in state.keys if key not in signing)),
                 queue=(),
                 incarnation=incarnation_after(state),
+                catalog=state.catalog if keys else catalog,
             )
             self.file.write(state, following)
             self._step("pending")

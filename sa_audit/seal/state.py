@@ -67,8 +67,10 @@ class State:
         horizon: up to where every row is sealed.
         tables: by their qualified names.
         keys: verifier keys that sign now.
+        former: verifier keys that were retired or revoked, and don't come back.
         anchors: by URI.
         token: the digest of the last token.
+        catalog: the fingerprint of the catalog that the log says last, or None if it says none.
         queue: encoded entries for the next block.
     """
 
@@ -82,8 +84,10 @@ class State:
     horizon: Horizon | None = None
     tables: dict[str, KnownTable] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
     anchors: dict[str, AnchorState] = field(default_factory=dict)
     token: Digest | None = None
+    catalog: Digest | None = None
     queue: tuple[bytes, ...] = ()
 
     @property
@@ -219,8 +223,10 @@ def _content(state: State) -> dict[str, Any]:
         "horizon": state.horizon,
         "tables": {name: _table_content(known) for name, known in state.tables.items()},
         "keys": list(state.keys),
+        "former": list(state.former),
         "anchors": {uri: {"size": at.size, "digest": at.digest.hex()} for uri, at in state.anchors.items()},
         "token": _hex(state.token),
+        "catalog": _hex(state.catalog),
         "queue": [entry.hex() for entry in state.queue],
     }
 
@@ -254,8 +260,10 @@ def _state(content: dict[str, Any]) -> State:
         horizon=_horizon(content["horizon"]),
         tables={name: _known(table) for name, table in content["tables"].items()},
         keys=tuple(content["keys"]),
+        former=tuple(content.get("former", ())),  # not there before keys could be revoked
         anchors=anchors,
         token=_digest(content["token"]),
+        catalog=_digest(content.get("catalog")),  # not there before catalogs were sealed
         queue=tuple(bytes.fromhex(entry) for entry in content["queue"]),
     )
 

@@ -5,6 +5,7 @@ Imports model, proof and anchors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class Judge:
         self._log = log
         self._findings = findings
         self._keys = self._history(log.keys)
+        self._good = 0
 
     def judge(self, collected: Collected, *, held: Checkpoint | None = None) -> Judged:
         """Judge all checkpoints.
@@ -119,6 +121,7 @@ class Judge:
             held: one that the reader holds.
         """
         vouched = {(kept.checkpoint.size, kept.checkpoint.root) for kept in collected.anchored}
+        self._good = self._consistent_up_to(collected)
         noted = [kept for kept in collected.noted if self._holds(kept, vouched)]
         anchored = [kept for kept in collected.anchored if self._holds(kept, vouched)]
         if held is not None:
@@ -133,12 +136,27 @@ class Judge:
         """Judge one: its signatures, its root, and then the time of its keys, of which only the true log can speak."""
         checkpoint, place = kept.checkpoint, kept.anchor or NOTES
         changed = "checkpoint-changed" if kept.anchor is None else "log-rewritten"
-        known = (checkpoint.size, checkpoint.root) in vouched
+        known = (checkpoint.size, checkpoint.root) in vouched or checkpoint.size <= self._good
         return (
             self._signed(kept, None, known)
             and self._compare(checkpoint, changed, "log-cut", place)
             and self._signed(kept, self._keys, known)
         )
+
+    def _consistent_up_to(self, collected: Collected) -> int:
+        """Give the greatest size of a checkpoint of the leaves that a key signed which nobody has revoked.
+
+        A smaller one that is of the leaves as well is consistent with it, which a thief can't make.
+        """
+        good = 0
+        for kept in (*collected.noted, *collected.anchored):
+            checkpoint = kept.checkpoint
+            if checkpoint.size <= good or self._log.roots.get(checkpoint.size) != checkpoint.root:
+                continue
+            with contextlib.suppress(AuditError):  # each is judged by itself later
+                self._policy.check(checkpoint, keys=self._keys)
+                good = checkpoint.size
+        return good
 
     def _signed(self, kept: Kept, keys: KeyHistory | None, vouched: bool) -> bool:
         try:

@@ -20,6 +20,7 @@ from ..errors import AuditError
 from ..model.history import Trail
 from ..proof.entries import (
     BlockEntry,
+    CatalogEntry,
     Entry,
     Horizon,
     IncarnationEntry,
@@ -35,6 +36,7 @@ from ..proof.types import Digest
 from .ids import IdSet
 from .leaves import ROW_START, row_of
 from .report import Findings
+from .stated import StatedCatalogs
 from .tree import Tree
 
 BLOCKS: Final = "audit_block"
@@ -85,6 +87,7 @@ class Log:
         sealed: by table number, which rows have a leaf.
         schemas: by digest, each descriptor in the order of the log.
         marks: the closing headers.
+        catalogs: those that the log states.
         ends: the sizes behind closing blocks.
     """
 
@@ -99,6 +102,7 @@ class Log:
     tokens: list[tuple[int, Digest]] = field(default_factory=list)
     excuses: list[Excuse] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    catalogs: StatedCatalogs = field(default_factory=StatedCatalogs)
     groups: list[Group] = field(default_factory=list)
     rows: int = 0
 
@@ -215,6 +219,7 @@ class LogPass:
         """Read the header and whatever is no row's; note the rows."""
         header: BlockEntry | None = None
         spans: dict[int, _Span] = {}
+        incarnation = self._incarnation  # the header stands before an entry that begins another one
         for position, entry in enumerate(entries):
             if entry.startswith(ROW_START) and position:
                 self._row(entry, first + position, spans)
@@ -226,9 +231,11 @@ class LogPass:
                 continue
             if position == 0 and isinstance(decoded, BlockEntry):
                 header = decoded
+            elif isinstance(decoded, CatalogEntry):
+                self.log.catalogs.take(decoded, entry)
             else:
                 self._other(decoded, first + position)
-        self._header(block, first, len(entries), header, spans)
+        self._header(block, first, len(entries), header, spans, incarnation)
         return spans
 
     def _row(self, entry: bytes, index: int, spans: dict[int, _Span]) -> None:
@@ -271,7 +278,7 @@ class LogPass:
                 self._incarnated(entry, index)
             case PersonKeyEntry():
                 pass
-            case BlockEntry() | RowEntry():
+            case BlockEntry() | RowEntry() | CatalogEntry():
                 self._leaf(index, "an entry that can stand there", type(entry).__name__)
 
     def _incarnated(self, entry: IncarnationEntry, index: int) -> None:
@@ -284,12 +291,20 @@ class LogPass:
                 if loss.table in self.log.sealed:
                     self.log.sealed[loss.table].discard_range(first, last)
 
-    def _header(self, block: Block, first: int, count: int, header: BlockEntry | None, spans: dict[int, _Span]) -> None:
+    def _header(
+        self,
+        block: Block,
+        first: int,
+        count: int,
+        header: BlockEntry | None,
+        spans: dict[int, _Span],
+        incarnation: int,
+    ) -> None:
         if header is None:
             self._add("block-changed", block.number, "a header", "none")
             return
         tables = tuple(sorted((table, span.rows) for table, span in spans.items()))
-        expected = (block.number, first, count, self._incarnation, tables)
+        expected = (block.number, first, count, incarnation, tables)
         got = (header.number, header.first, header.count, header.incarnation, header.tables)
         if got != expected:
             self._add("block-changed", block.number, f"a header of {expected}", f"one of {got}")
@@ -297,6 +312,12 @@ class LogPass:
             self.log.tokens.append((block.number, header.token))
         if header.closes:
             self.log.marks.append(Mark(first + count, header.sealed_at, header.horizon))
+        accounts = any(self._is_account(table) for table in spans)
+        self.log.catalogs.block(header, first + count, self._findings, accounts=accounts)
+
+    def _is_account(self, table: int) -> bool:
+        known = self.log.last_schema.get(table)
+        return known is not None and known.role == "trail"
 
     # -- groups ----------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
 from ..proof.keys import Verifier
 from ..proof.policy import Policy
+from .catalog import check_catalog
 from .checkpoints import Collected, Judge, read_anchors, read_notes
 from .continuity import check_continuity
 from .database import VerifierDatabase, verifier_for
@@ -90,6 +91,9 @@ class _Verification:
                 self._engine, connection, self._database, task, log, self._findings, workers, self._progress
             )
             unsealed = self._tables(connection, trail, log, tables)
+            since = 0 if self._since is None else self._since.size
+            catalog = self._database.catalog
+            changes = check_catalog(connection, catalog, trail, log, self._findings, since=since)
         return Report(
             findings=self._findings.all(),
             checked=checked,
@@ -97,7 +101,8 @@ class _Verification:
             sealed_until=_sealed_at(log, judged.last),
             anchored_until=_sealed_at(log, judged.anchored),
             unsealed=unsealed,
-            since=0 if self._since is None else self._since.size,
+            since=since,
+            changes=changes,
         )
 
     def _log(self, connection: Connection, trail: Trail) -> Log:

@@ -30,6 +30,16 @@ KINDS: Final[dict[str, str]] = {
     "table-unreadable": "a table can't be read as it was sealed",
     "column-missing": "a sealed column is gone",
     "column-retyped": "a sealed column has another type",
+    "table-replaced": "something else stands in the place of a table: a copy, a view, a table without a journal",
+    "table-shadowed": "another table of that name stands where a search path may find it first",
+    "table-inherited": "a table of the trail is the parent or the child of another one",
+    "row-security": "row security may hide rows of the trail, or keep them out",
+    "foreign-rule": "a rule may have rows of the trail go elsewhere",
+    "foreign-trigger": "a trigger on the trail that is not the library's may drop or change rows",
+    "guard-missing": "a guard of the trail is not there",
+    "guard-changed": "a guard of the trail is not the library's, or switched off",
+    "guard-touched": "a guard was made anew, and is what it was: something else may have been there in between",
+    "capture-changed": "what records a table was changed, and no recorded migration accounts for it",
     "continuity": "what a change says was there before is not what was recorded before",
     "log-missing": "there is no signed log",
     "log-cut": "the log is shorter than a signed checkpoint says",
@@ -42,6 +52,7 @@ KINDS: Final[dict[str, str]] = {
     "schema-unknown": "a leaf names a schema that stands nowhere before it",
     "tile-changed": "kept hashes are not those of the leaves",
     "index-changed": "audit_sealed does not say which rows a block holds",
+    "fingerprint-changed": "a block's fingerprint is not that of the catalog that the log states",
     "key-event": "the keys of the log come and go in a way that can't be",
     "checkpoint-malformed": "a checkpoint can't be read",
     "checkpoint-unsigned": "a checkpoint has no signature that counts",
@@ -142,6 +153,39 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogChange:
+    """One object of the catalog that is another one than before; no finding by itself.
+
+    Args:
+        block: the number of the block that says so first, or None if it is not sealed yet.
+        sealed_at: when that was sealed (UTC), or None.
+        object: what it is, and its name.
+        before: its definition, shortened, or None if there was none.
+        after: the new one, or None if it is gone.
+    """
+
+    block: int | None
+    sealed_at: dt.datetime | None
+    object: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        when = "now" if self.sealed_at is None else f"block {self.block}, {self.sealed_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{when}: {self.object}: {self.before or 'nothing'} → {self.after or 'nothing'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the change as members of a JSON object."""
+        return {
+            "block": self.block,
+            "sealed_at": _iso(self.sealed_at),
+            "object": self.object,
+            "before": self.before,
+            "after": self.after,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was checked, and what was found.
 
@@ -153,6 +197,7 @@ class Report:
         anchored_until: up to when everything is sealed under a checkpoint that an anchor keeps; None without anchors.
         unsealed: how many rows are not sealed yet: permissions alone protect them.
         since: the size up to which rows were not read again, or 0.
+        changes: how the catalog has changed, with every sealing and since the last one: guards, columns, owners.
     """
 
     findings: tuple[Finding, ...]
@@ -162,6 +207,7 @@ class Report:
     anchored_until: dt.datetime | None
     unsealed: int
     since: int = 0
+    changes: tuple[CatalogChange, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -179,6 +225,7 @@ class Report:
             "anchored_until": _iso(self.anchored_until),
             "unsealed": self.unsealed,
             "since": self.since,
+            "changes": [change.as_json() for change in self.changes],
         }
 
 

@@ -80,6 +80,27 @@ def test_a_refusal_is_a_sentence(ledger_database: Ledger, options: list[str], tm
     assert ledger_database.json("seal", *options)["sealed"] is True
 
 
+def test_a_stolen_key_is_revoked(ledger_database: Ledger, options: list[str], tmp_path: Path) -> None:
+    """Once another key signs; the log says so, and the stolen key is refused from then on."""
+    old = Signer.load(tmp_path / "log.key", "secret")
+    (tmp_path / "old.vkey").write_text(f"{old.verifier}\n")
+    new = Signer.generate("bank.example/audit")
+    new.save(tmp_path / "new.key", "secret")
+    both, rest = ["--key", str(tmp_path / "new.key"), *options], options[2:]
+    revoke = ["revoke", "--vkey", str(tmp_path / "old.vkey"), "--state", str(tmp_path / "state"), "--actor", "olga"]
+    revoke += ["--reason", "laptop stolen", "--stolen-at", "2026-03-31T20:00:00Z"]
+    size = str(ledger_database.json("seal", *options)["size"])
+    assert "only key that signs" in " ".join(ledger_database(*revoke, "--size", size, code=3).split())
+    size = str(ledger_database.json("seal", *both)["size"])
+    assert "--stolen-at 'today'" in ledger_database(*revoke, "--stolen-at", "today", "--size", size, code=2)
+    ledger_database(*revoke, "--size", size)
+    assert "does not come back" in " ".join(ledger_database("seal", *both, code=3).split())
+    assert ledger_database.json("seal", "--key", str(tmp_path / "new.key"), *rest)["sealed"] is True
+    (tmp_path / "both.policy").write_text(f"log {old.verifier}\nlog {new.verifier}\nquorum none\n")
+    report = ledger_database.json("verify", "--vkey", str(tmp_path / "both.policy"))
+    assert report["findings"] == []
+
+
 def test_it_wants_a_time_that_is_one(ledger_database: Ledger, options: list[str]) -> None:
     """Two seconds, half a second, five minutes; nothing else."""
     assert [seconds(text) for text in ("2s", "500ms", "5m", "1h", "0.5")] == [2, 0.5, 300, 3600, 0.5]

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 import sa_audit
 from sa_audit import AuditOptions, ConfigurationError, Exclude, Mask
+from sa_audit.proof import Signer
 from tests.databases import Database
-from tests.migrate.project import Project
+from tests.migrate.project import Project, differences
 
 pytestmark = pytest.mark.wide_on("mariadb", "sqlite")
 
@@ -460,3 +461,76 @@ def test_a_rename_taken_back_shows_the_old_name(project: Project, engine: sa.Eng
     with Session(engine) as session:
         changes = sa_audit.history(session, old.tables["account"], 1)
     assert [each.diff["owner"] for each in changes] == [(None, "ann"), ("ann", "bob"), ("bob", "cid")]
+
+
+# -- the salt of entries -----------------------------------------------------------------
+
+
+@pytest.mark.only_on("sqlite")
+def test_entries_from_before_there_was_a_salt(engine: sa.Engine, database: Database, tmp_path: Path) -> None:
+    """They keep none, and the digests that were sealed; later ones have one; every connection knows it at once."""
+    metadata = tables(owner())
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE audit_transaction DROP COLUMN audit_salt")
+    write(engine, metadata, id=1, owner="ann")
+    signer, state = Signer.generate("bank.example/audit"), tmp_path / "state"
+    sa_audit.seal(engine, signer, state=state, metadata=metadata)
+    with engine.connect() as other:
+        other.exec_driver_sql("SELECT count(*) FROM audit_transaction")  # it has read the schema
+        other.rollback()
+        project = Project(tmp_path, database.url, metadata)
+        text = project.migrate()
+        assert "writable_schema" in text
+        with sa_audit.context(actor="alice"):
+            other.execute(sa.insert(metadata.tables["account"]).values(id=2, owner="bob"))
+        other.commit()
+    with engine.connect() as connection:
+        salts = connection.exec_driver_sql("SELECT audit_salt FROM audit_transaction ORDER BY id").scalars().all()
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+    assert salts[0] is None
+    assert len(salts[1]) == 16
+    assert differences(engine, metadata) == []
+    sa_audit.seal(engine, signer, state=state, metadata=metadata)
+    report = sa_audit.verify(engine, signer.verifier, metadata=metadata)
+    assert (report.findings, report.unsealed) == ((), 0)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DROP TRIGGER audit_transaction_guard_update")
+        connection.exec_driver_sql("UPDATE audit_transaction SET audit_salt = randomblob(16) WHERE id = 1")
+        connection.commit()
+    kinds = {each.kind for each in sa_audit.verify(engine, signer.verifier, metadata=metadata).findings}
+    assert kinds == {"row-changed", "guard-missing"}
+
+
+@pytest.mark.parametrize("way", ["session", "trigger"])
+def test_a_migration_is_no_attack_on_the_catalog(
+    way: str, engine: sa.Engine, database: Database, tmp_path: Path
+) -> None:
+    """What records a table follows a new column and a renamed one; verify tells so and finds nothing, ever after."""
+    options = AuditOptions(capture=way)
+    metadata = tables(owner(), options=options)
+    project = Project(tmp_path, database.url, metadata)
+    project.migrate()
+    signer, state = Signer.generate("bank.example/audit"), tmp_path / "state"
+    write(engine, metadata, id=1, owner="ann")
+    sa_audit.seal(engine, signer, state=state, metadata=metadata)
+    for number, columns in enumerate(
+        (
+            [owner(), sa.Column("balance", sa.Integer)],
+            [
+                sa.Column("holder", sa.String(50), info={"sa_audit.renamed_from": "owner"}),
+                sa.Column("balance", sa.Integer),
+            ],
+        )
+    ):
+        engine.dispose()
+        metadata = project.metadata = tables(*columns, options=options)
+        project.migrate()
+        report = sa_audit.verify(engine, signer.verifier, metadata=metadata)
+        assert report.findings == ()
+        assert report.changes != ()
+        write(engine, metadata, id=2 + number, balance=7)
+        sa_audit.seal(engine, signer, state=state, metadata=metadata)
+        report = sa_audit.verify(engine, signer.verifier, metadata=metadata)
+        assert (report.findings, report.unsealed) == ((), 0)
+        assert None not in {change.block for change in report.changes}

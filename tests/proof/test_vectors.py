@@ -10,6 +10,7 @@ import pytest
 
 from sa_audit.errors import IntegrityFinding, MalformedProof, Unencodable
 from sa_audit.proof import (
+    CatalogEntry,
     Checkpoint,
     ConsistencyProof,
     Descriptor,
@@ -30,6 +31,7 @@ from sa_audit.proof import (
 )
 from sa_audit.proof.blocks import pack_entries, unpack_entries
 from sa_audit.proof.cbor import decode, encode
+from sa_audit.proof.fingerprint import catalog_entries, facts_of, fingerprint_of, stated
 from sa_audit.proof.forms import check_form
 from sa_audit.proof.note import Note, SignatureLine
 from sa_audit.proof.readable import text_of
@@ -171,6 +173,20 @@ def test_entries_are_packed_with_their_lengths() -> None:
     entries = [raw(entry) for entry in case["entries"]]
     assert pack_entries(entries).hex() == case["packed"]
     assert unpack_entries(raw(case["packed"])) == entries
+
+
+def test_the_fingerprint_of_a_catalog() -> None:
+    """The root over its entries, which ascend; it is another one without any of them."""
+    case = vectors("entries")["catalog"]
+    entries = [raw(entry) for entry in case["entries"]]
+    assert entries == sorted(entries)
+    facts = facts_of([entry for data in entries if isinstance(entry := decode_entry(data), CatalogEntry)])
+    assert catalog_entries(dict(reversed(facts.items()))) == entries
+    assert fingerprint_of(entries).hex() == case["fingerprint"]
+    assert fingerprint_of(entries[:-1]).hex() == case["without the last"]
+    assert fingerprint_of([]).hex() == case["empty"]
+    assert stated("x" * 32_768) == "x" * 32_768
+    assert stated("x" * 32_769) == hashlib.sha256(b"x" * 32_769).digest()
 
 
 @pytest.mark.parametrize("case", cases("entries", "refused_bundles"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import sqlalchemy as sa
 
 import sa_audit
 from sa_audit.anchors import FileAnchor
-from sa_audit.proof import Checkpoint, KeyEntry, KeyHistory, Signer
+from sa_audit.proof import Checkpoint, KeyEntry, KeyHistory, Policy, Signer
 from sa_audit.seal.sealer import Sealer
 from sa_audit.seal.state import StateFile
 from sa_audit.testing import unguarded
@@ -188,4 +190,44 @@ def test_keys_change_by_overlap(sealed: sa.Engine, seal: Seal, signer: Signer) -
         lines = {line.key_id for line in checkpoint.signatures}
         counted = {key.key_id for key in (signer.verifier, new.verifier) if history.counts(key, checkpoint.size)}
         assert lines == counted
-    refused(seal, "none of these keys", signers=signer)
+    refused(seal, "none of these keys", signers=Signer.generate(ORIGIN))
+    refused(seal, "retired or revoked", signers=signer)
+
+
+# -- keys that were stolen ----------------------------------------------------------------
+
+THEFT = dt.datetime(2026, 3, 31, 20, tzinfo=dt.UTC)
+
+
+def test_a_key_that_was_stolen(sealed: sa.Engine, seal: Seal, signer: Signer, state: Path, anchor: FileAnchor) -> None:
+    """What it signs beyond the last good size does not count; what came before, another key vouches for."""
+    new = Signer.generate(ORIGIN)
+    both = Policy.of(signer.verifier, new.verifier)
+    how: dict[str, Any] = {"state": state, "stolen_at": THEFT, "operator": "olga", "reason": "lost", "metadata": Base}
+    size = len(Log(sealed).entries)
+    with pytest.raises(sa_audit.SealRefused, match="only key that signs"):
+        sa_audit.revoke(sealed, signer.verifier, size=size, **how)
+    seal(signers=[signer, new])
+    size = len(Log(sealed).entries)
+    with pytest.raises(sa_audit.ConfigurationError, match="leaves; give the last size"):
+        sa_audit.revoke(sealed, signer.verifier, size=size + 1, **how)
+    with pytest.raises(sa_audit.ConfigurationError, match="can't be revoked"):
+        sa_audit.revoke(sealed, Signer.generate(ORIGIN).verifier, size=size, **how)
+    sa_audit.revoke(sealed, signer.verifier, size=size, **how)
+    with pytest.raises(sa_audit.ConfigurationError, match="can't be revoked"):
+        sa_audit.revoke(sealed, signer.verifier, size=size, **how)
+    refused(seal, "retired or revoked", signers=[signer, new])
+    add(sealed, 4)
+    seal(signers=new)
+    event = Log(sealed, new.verifier, signer.verifier).of(KeyEntry)[-1]
+    assert (event.event, event.verifier, event.size) == ("revoke", str(signer.verifier), size)
+    assert (event.moment, event.reason) == (int(THEFT.timestamp()) * 1_000_000, "lost (said by olga)")
+    assert sa_audit.verify(sealed, both, metadata=Base).findings == ()
+    forged = replace(Log(sealed).checkpoints[-1], signatures=()).sign(signer)
+    note = trail().checkpoint
+    with sealed.begin() as connection:
+        connection.execute(sa.insert(note).values(size=forged.size, note=forged.format()))
+    (finding,) = sa_audit.verify(sealed, both, metadata=Base).findings
+    assert (finding.kind, finding.row) == ("checkpoint-unsigned", forged.size)
+    alone = {each.kind for each in sa_audit.verify(sealed, signer.verifier, metadata=Base).findings}
+    assert alone == {"checkpoint-unsigned", "log-missing"}  # who knows the stolen key alone has nothing that counts

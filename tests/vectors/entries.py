@@ -7,7 +7,9 @@ from typing import Any
 
 from sa_audit.proof import key_commitment
 from sa_audit.proof.cbor import encode
-from tests.vectors.samples import DESCRIPTOR, all_entries
+from sa_audit.proof.fingerprint import catalog_entries, facts_of, fingerprint_of
+from tests.vectors import samples
+from tests.vectors.samples import CATALOG, DESCRIPTOR, all_entries
 
 
 def bad_entries() -> list[tuple[str, str]]:
@@ -25,7 +27,7 @@ def bad_entries() -> list[tuple[str, str]]:
         ("an empty array", []),
         ("an unknown version", changed(row, 0, 2)),
         ("true for the version", changed(row, 0, True)),
-        ("an unknown kind", changed(row, 1, 8)),
+        ("an unknown kind", changed(row, 1, 9)),
         ("an item less", row[:-1]),
         ("an item more", [*row, 0]),
         ("table 0", changed(row, 2, 0)),
@@ -52,9 +54,25 @@ def bad_entries() -> list[tuple[str, str]]:
         ("incarnation 0", [1, 7, 0, cluster, cluster, [], "", ""]),
         ("lost ranges that touch", [1, 7, 1, cluster, cluster, [[3, 9, [[1, 2], [3, 4]]]], "", ""]),
         ("a lost range that ends before it begins", [1, 7, 1, cluster, cluster, [[3, 9, [[2, 1]]]], "", ""]),
+        ("a definition that is no text", [1, 8, "table", None, None, "t", 1]),
+        ("a definition that is null", [1, 8, "table", None, None, "t", None]),
+        ("a definition of 31 bytes", [1, 8, "table", None, None, "t", bytes(31)]),
+        ("a definition too long to be text", [1, 8, "table", None, None, "t", "x" * 32_769]),
+        ("an object without a name", [1, 8, "table", None, None, None, "table"]),
         ("too long", [1, 4, "add", "x" * 65_536, 1, 0, ""]),
     ]
     return [(why, encode(item).hex()) for why, item in cases]
+
+
+def catalog() -> dict[str, Any]:
+    """Give a catalog's entries in their order, and fingerprints."""
+    stated = catalog_entries(facts_of(CATALOG))
+    return {
+        "entries": [entry.hex() for entry in stated],
+        "fingerprint": fingerprint_of(stated).hex(),
+        "without the last": fingerprint_of(stated[:-1]).hex(),
+        "empty": fingerprint_of([]).hex(),
+    }
 
 
 def entries() -> dict[str, Any]:
@@ -66,13 +84,14 @@ def entries() -> dict[str, Any]:
                 "entry": (data := entry.encode()).hex(),
                 "leaf_hash": hashlib.sha256(b"\x00" + data).hexdigest(),
             }
-            for name, entry in all_entries()
+            for name, entry in (*all_entries(), *samples.catalog_entries())
         ],
         "commitment": {
             "secret": hashlib.sha256(b"vector: person").hexdigest(),
             "key": "k-1",
             "commitment": key_commitment(hashlib.sha256(b"vector: person").digest(), "k-1").hex(),
         },
+        "catalog": catalog(),
         "refused": [{"why": why, "entry": data} for why, data in bad_entries()],
         "bundle": {"entries": ["61", "6262"], "packed": "00016100026262"},
         "refused_bundles": ["0001", "000161ff", "0000", "00016100", "000261"],

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sa_audit.proof import (
     BlockEntry,
+    CatalogEntry,
     Column,
     Descriptor,
     IncarnationEntry,
@@ -78,6 +79,20 @@ RENAMED = Descriptor(
     ),
     key=(1,),
 )
+GUARD: dict[str, Any] = {"what": "function", "schema": "bank", "table": None, "name": "sa_audit_guard_v1"}
+CATALOG = (
+    CatalogEntry(what="column", schema="bank", table="account_history", name="owner", definition="text"),
+    CatalogEntry(what="table", schema="bank", table=None, name="account_history", definition="table"),
+    CatalogEntry(
+        what="trigger",
+        schema=None,
+        table="account_history",
+        name="account_history_guard_update",
+        definition="BEFORE UPDATE ON account_history\nBEGIN\n    SELECT RAISE(ABORT, 'no');\nEND",
+    ),
+    CatalogEntry(**GUARD, definition="security invoker, no settings\nBEGIN\nEND\n"),
+)
+"""Facts of a catalog, not in the order in which they stand in the log."""
 SALT = hashlib.sha256(b"vector: salt").digest()[:16]
 
 
@@ -172,3 +187,9 @@ def all_entries() -> list[tuple[str, Entry]]:
             ),
         ),
     ]
+
+
+def catalog_entries() -> list[tuple[str, Entry]]:
+    """Give entries of a catalog."""
+    long = CatalogEntry(**GUARD, definition=Digest(hashlib.sha256(b"x" * 32_769).digest()))
+    return [*((f"catalog, {fact.what}", fact) for fact in CATALOG), ("catalog, a long definition", long)]

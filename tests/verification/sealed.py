@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ import sa_audit
 from sa_audit import anchors, testing
 from sa_audit.anchors import Anchor
 from sa_audit.model.history import trail_of
-from sa_audit.proof import Signer
+from sa_audit.proof import Checkpoint, Policy, Signer, Verifier
 from sa_audit.seal import seal
 from sa_audit.verification import Report, verify
 from tests.databases import Database
@@ -25,6 +25,7 @@ ORIGIN = "bank.example/audit"
 THIRD = NOTES // 3
 
 _NOTES = "SELECT count(*) FROM note_history"
+TOUCHED = "guard-touched"
 Found = set[tuple[str, str | None, int | None]]
 
 
@@ -63,14 +64,30 @@ class Sealed:
         """Seal, and anchor."""
         seal(self.engine, signer or self.signer, state=self.state, anchors=self.anchors, metadata=Base)
 
-    def verify(self, *, anchored: bool = True, workers: int = 1) -> Report:
-        """Verify."""
-        given = self.anchors if anchored else []
-        return verify(self.engine, self.signer.verifier, anchors=given, workers=workers, metadata=Base)
+    def verify(
+        self,
+        *,
+        anchored: bool = True,
+        workers: int = 1,
+        touched: bool = False,
+        policy: Policy | Verifier | None = None,
+        since: Checkpoint | None = None,
+    ) -> Report:
+        """Verify.
 
-    def found(self, *, anchored: bool = True, continuity: bool = True) -> Found:
+        That guards were made anew, which all that is done with lifted guards entails where a database tells, and the
+        undoing of it as well, is left out of the findings if it is not asked for.
+        """
+        given = self.anchors if anchored else []
+        known = policy or self.signer.verifier
+        report = verify(self.engine, known, anchors=given, since=since, workers=workers, metadata=Base)
+        kept = report.findings if touched else tuple(each for each in report.findings if each.kind != TOUCHED)
+        return replace(report, findings=kept)
+
+    def found(self, *, anchored: bool = True, continuity: bool = True, touched: bool = False) -> Found:
         """Give kind, table and row of each finding; those of continuity can be left out, where others entail them."""
-        found = {(each.kind, each.table, each.row) for each in self.verify(anchored=anchored).findings}
+        report = self.verify(anchored=anchored, touched=touched)
+        found = {(each.kind, each.table, each.row) for each in report.findings}
         return found if continuity else {each for each in found if each[0] != "continuity"}
 
     def kinds(self, *, anchored: bool = True) -> set[str]:

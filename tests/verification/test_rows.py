@@ -164,7 +164,12 @@ def test_the_replica_role(sealed: Sealed) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {HISTORY} ENABLE TRIGGER ALL")  # the guards fire always, until then
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         connection.exec_driver_sql(f"UPDATE {HISTORY} SET label = 'x' WHERE audit_id = {fourth}")
+    assert sealed.found() == {("row-changed", HISTORY, fourth), ("guard-changed", HISTORY, None)}
+    with sealed.engine.begin() as connection:
+        for guard in ("row", "truncate"):
+            connection.exec_driver_sql(f"ALTER TABLE {HISTORY} ENABLE ALWAYS TRIGGER sa_audit_guard_{guard}")
     assert sealed.found() == {("row-changed", HISTORY, fourth)}
+    assert ("guard-touched", HISTORY, None) in sealed.found(touched=True)
 
 
 @pytest.mark.only_on("postgresql")
@@ -182,7 +187,7 @@ def test_a_copy_on_the_search_path(sealed: Sealed) -> None:
         def _misled(connection: object, _record: object) -> None:
             connection.execute("SET search_path = shadow, public")  # type: ignore[attr-defined] # a driver's connection
 
-        assert sealed.found() == {("row-missing", HISTORY, gone)}
+        assert sealed.found() == {("row-missing", HISTORY, gone), ("table-shadowed", HISTORY, None)}
         sa.event.remove(sealed.engine, "connect", _misled)
     finally:
         sealed.engine.dispose()
@@ -204,6 +209,9 @@ def test_sqlite_replaces(sealed: Sealed, lift: str) -> None:
         sealed.engine.dispose()
         with sealed.engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {HISTORY} SET label = 'x' WHERE audit_id = 7")
+        missing = {each.name for each in sealed.tables()}
+        assert sealed.found() == {("row-changed", HISTORY, 7), *(("guard-missing", name, None) for name in missing)}
+        return
     assert sealed.found() == {("row-changed", HISTORY, 7)}
 
 

@@ -146,6 +146,11 @@ def any_text(item: Any) -> bool:
     return type(item) is str
 
 
+def definition(item: Any) -> bool:
+    """Tell whether it is the definition of an object of the catalog: text, or the digest of a long one."""
+    return some_digest(item) or (type(item) is str and len(item.encode()) <= 32768)
+
+
 KINDS = {
     1: (some_table, some_id, or_null(some_id), some_digest, some_digest),
     2: (
@@ -157,6 +162,7 @@ KINDS = {
     5: (some_table, some_id, some_id, some_count, some_digest, any_text, any_text, any_text),
     6: (one_of("created", "destroyed"), any_text, or_null(some_digest), or_null(any_text)),
     7: (lambda x: is_int(x, 1, 2**63 - 1), cluster, cluster, losses, any_text, any_text),
+    8: (any_text, or_null(any_text), or_null(any_text), any_text, definition),
 }
 
 
