@@ -89,11 +89,15 @@ class ContinuityDatabase(ABC):
 
     def exact_number(self, column: RecordedColumn) -> bool:
         """Tell whether a column holds exact numbers, whose text changes when their scale is widened."""
+        if column.protected:
+            return False
         type_ = self.spelling.database_type(column.source.type)
         return type_.__visit_name__.lower() in ("numeric", "decimal")
 
     def _image(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
         staged = self.spelling
+        if column.protected and isinstance(staged, (PostgreSQL, MariaDB)):
+            return f"{alias}.{self.spelling.quote(column.name)}"
         if not isinstance(staged, (PostgreSQL, MariaDB)):
             return json_form(f"{alias}.{self.spelling.quote(column.name)}")
         images = staged.staged_columns(audited, alias)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError
 from .configuration import AuditOptions
 from .names import MAX_NAME, short_name
-from .policy import Exclude, Mask, Policy, policy_of
+from .policy import Digest, Exclude, Mask, Policy, policy_of
 from .tables import DB_TXID, RANDOM_SALT, TRAIL_TABLE, NextAuditId
-from .types import BigId, Salt, UTCDateTime, plain_type
+from .types import BigId, DigestType, Salt, UTCDateTime, plain_type
 
 if TYPE_CHECKING:
     from .history import Trail
@@ -54,6 +55,23 @@ class RecordedColumn:
         """Whether only the fact of a change is recorded."""
         return isinstance(self.policy, Mask)
 
+    @property
+    def digested(self) -> bool:
+        """Whether a keyed digest of the value is recorded."""
+        return isinstance(self.policy, Digest)
+
+    @property
+    def protected(self) -> bool:
+        """Whether the history holds another form of the value, which only Python can make of it."""
+        return isinstance(self.policy, Digest)
+
+    @property
+    def shown_type(self) -> TypeEngine[Any]:
+        """The type by which recorded values are read."""
+        if self.protected and self.recorded is not None:
+            return self.recorded.type
+        return self.source.type
+
 
 class AuditedTable:
     """An audited table with its history table, options and recorded columns."""
@@ -90,6 +108,14 @@ class AuditedTable:
     def recorded(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds."""
         return [column for column in self.columns if column.recorded is not None]
+
+    @property
+    def protected(self) -> list[RecordedColumn]:
+        """The recorded columns whose values the history holds in another form."""
+        known: list[RecordedColumn] | None = self.memo.get("protected")
+        if known is None:
+            known = self.memo["protected"] = [column for column in self.columns if column.protected]
+        return known
 
     def _build(self) -> sa.Table:
         self._check()
@@ -189,14 +215,45 @@ class AuditedTable:
             self.excluded.append(column)
         elif isinstance(policy, Mask):
             self.columns.append(RecordedColumn(column, None, policy))
+        elif isinstance(policy, Digest):
+            self._check_protected(column, policy)
+            self.columns.append(RecordedColumn(column, self._shadow(column, DigestType()), policy))
         else:
             self.columns.append(RecordedColumn(column, self._shadow(column), policy))
             self.index_foreign_keys()
 
-    def _shadow(self, column: sa.Column[Any]) -> sa.Column[Any]:
-        pending = isinstance(column.type, sa.types.NullType)
+    def _check_protected(self, column: sa.Column[Any], policy: Policy) -> None:
+        if column.foreign_keys:
+            raise ConfigurationError(
+                f"column {column} has the policy {policy!r} and a foreign key, which would lead nowhere in the past: "
+                "leave the policy out, and keep personal data out of keys"
+            )
+        self.check_capture()
+
+    def check_capture(self) -> None:
+        """Refuse trigger capture of a table whose values only Python can bring into the form that is recorded.
+
+        Raises:
+            ConfigurationError: naming the column.
+        """
+        if not self.by_trigger:
+            return
+        for column in self.table.columns:
+            policy = policy_of(column.info, str(column))
+            if isinstance(policy, Digest):
+                raise ConfigurationError(
+                    f"column {column} has the policy {policy!r}, and a trigger would need the key, which the database "
+                    "must not have: use capture='session' for this table, Mask() for the column, or keep a digest in "
+                    "the column itself"
+                )
+
+    def _shadow(self, column: sa.Column[Any], type_: TypeEngine[Any] | None = None) -> sa.Column[Any]:
+        pending = type_ is None and isinstance(column.type, sa.types.NullType)
         shadow: sa.Column[Any] = sa.Column(
-            column.name, column.type if pending else plain_type(column.type), key=column.key, nullable=True
+            column.name,
+            type_ if type_ is not None else column.type if pending else plain_type(column.type),
+            key=column.key,
+            nullable=True,
         )
         self.history.append_column(shadow, replace_existing=True)
         if pending:

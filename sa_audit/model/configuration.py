@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 
 Capture = Literal["session", "trigger"]
+PROVIDES: Final = ("current", "digest_keys", "unwrap", "wrap")
+"""What a provider of keys has; :class:`sa_audit.privacy.KeyProvider` says what of."""
+
 Reads = Literal[False, True, "durable", "relaxed"]
 
 
@@ -126,9 +129,11 @@ class Configuration:
         engine = self.record_engine
         if engine is not None and not isinstance(getattr(engine, "sync_engine", engine), sa.Engine):
             raise ConfigurationError(f"configure(record_engine={engine!r}): give a sqlalchemy Engine or AsyncEngine")
-        for name in ("keys",):
-            if getattr(self, name) is not None:
-                raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")
+        if self.keys is not None and not all(hasattr(self.keys, name) for name in PROVIDES):
+            raise ConfigurationError(
+                f"configure(keys={type(self.keys).__name__}) has not {', '.join(PROVIDES)}: give a "
+                "sa_audit.KeyProvider, such as sa_audit.privacy.FileKeys(path)"
+            )
 
 
 def _check_capture(capture: object, where: str) -> None:

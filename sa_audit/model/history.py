@@ -156,6 +156,8 @@ class Trail:
             )
         self.configuration, self.configured = configuration, True
         self.captures = bool(self.captured())
+        for audited in self.audited.values():
+            audited.check_capture()
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]

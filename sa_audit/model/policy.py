@@ -48,16 +48,19 @@ class Mask(Policy):
     """Record that the column changed, never a value of it."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Digest(Policy):
-    """Record a keyed digest of the value.  Not in this release: constructing it raises.
+    """Record a keyed digest (HMAC-SHA-256) of the value: equality can be shown, the value can't.
 
-    Raises:
-        UnsupportedPolicy: always.
+    The key comes from the :class:`~sa_audit.KeyProvider` that ``configure(keys=...)`` names; the database never has
+    it, so that a table with such a column can't be recorded by triggers.  NULL stays NULL.
     """
 
-    def __init__(self, *_arguments: Any, **_options: Any) -> None:
-        raise UnsupportedPolicy("Digest() is not in this release of sa_audit: use Mask() or Exclude() for this column")
+
+class Digested(str):
+    """What the history holds of a value under :class:`Digest`: ``hmac-sha256:KEY:DIGEST``, in hexadecimal digits."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -139,7 +139,7 @@ class PostgreSQLReader(Reader):
             raise NotAudited(f"the values of column {column.source} are not recorded")
         members = [_member_text(audited.history, span) for span in spans]
         member = members[0] if len(members) == 1 else sa.func.coalesce(*members)
-        return sa.type_coerce(sa.cast(member, column.recorded.type), column.source.type)
+        return sa.type_coerce(sa.cast(member, column.recorded.type), column.shown_type)
 
     def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
         """Give nothing: the database decodes."""
@@ -194,7 +194,7 @@ class SQLiteReader(Reader):
 
     def decoders(self, audited: AuditedTable) -> dict[str, Decoder]:
         """Take the stored value through the type."""
-        return {column.name: _after(_stored, self.processor(column.source.type)) for column in audited.recorded}
+        return {column.name: _after(_stored, self.processor(column.shown_type)) for column in audited.recorded}
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare values and storage classes, under no collation but BINARY."""
@@ -223,8 +223,8 @@ class MariaDBReader(Reader):
         """Take the text to what the driver would have given, and that through the type."""
         return {
             column.name: _after(
-                mariadb_decoder(column.source.type._unwrapped_dialect_impl(self.dialect)),
-                self.processor(column.source.type),
+                mariadb_decoder(column.shown_type._unwrapped_dialect_impl(self.dialect)),
+                self.processor(column.shown_type),
             )
             for column in audited.recorded
         }

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import TableClause
 
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
-from ..model import AuditedTable, Marker, audited_of
+from ..model import AuditedTable, Digested, Marker, audited_of
 from ..model.tables import BASELINE_DONE
 from .moment import Moment
 from .past_compiler import PastDialect, past_dialect
@@ -82,7 +82,7 @@ class Past:
             NotAudited: if there is one.
         """
         for name, value in parameters.items():
-            if isinstance(value, Marker):
+            if isinstance(value, Marker | Digested):
                 raise NotAudited(
                     f"the parameter {name!r} is {value}: the value is not in the history, so nothing can be found by it"
                 )

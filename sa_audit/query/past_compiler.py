@@ -30,7 +30,7 @@ from ..model import AuditedTable, Marker, audited_of
 from .moment import Moment
 from .past_database import PastDatabase, past_database
 from .past_refusal import ReadOnlyCompiler
-from .past_state import PastTable, past_table, unrecorded
+from .past_state import Held, PastTable, past_table, unrecorded
 
 _MEMO: Final = "_sa_audit_past"
 _CACHE_SIZE: Final = 500
@@ -113,7 +113,7 @@ class PastCompiler(ReadOnlyCompiler):
         self.present: dict[TableClause, None] = {}
         self._in_state = False
         self._lists: list[_Columns] = []
-        self._revealed: tuple[int, Marker] | None = None
+        self._revealed: tuple[int, Marker | Held] | None = None
         self._after_exists = False
         super().__init__(*args, **kw)
 
@@ -166,8 +166,9 @@ class PastCompiler(ReadOnlyCompiler):
         if (marker := self._marker_of(column)) is not None:
             if self.stack and (self._revealed is None or self._revealed[0] != hash(column)):
                 _refuse_use(column, marker)
-            super().visit_column(column, add_to_result_map, include_table, *args, **kw)
-            return self.database.null_of(column.type)
+            if isinstance(marker, Marker):
+                super().visit_column(column, add_to_result_map, include_table, *args, **kw)
+                return self.database.null_of(column.type)
         audited = audited_of(column.table) if isinstance(column.table, sa.Table) else None
         if audited is None or not include_table:
             return super().visit_column(column, add_to_result_map, include_table, *args, **kw)
@@ -182,7 +183,7 @@ class PastCompiler(ReadOnlyCompiler):
                 _refuse_use(_unlabelled(label), marker)
         return self._live.visit_label(label, *args, **kw)
 
-    def _marker_of(self, column: Any) -> Marker | None:
+    def _marker_of(self, column: Any) -> Marker | Held | None:
         """Give the marker of a column, or of the one that a subquery's column comes from."""
         if not isinstance(column, ColumnClause):
             return None
@@ -214,10 +215,10 @@ class PastCompiler(ReadOnlyCompiler):
 
     def _add_to_result_map(self, keyname: str, name: str, objects: tuple[Any, ...], type_: TypeEngine[Any]) -> None:
         """Give the marker as the result of a column that has no recorded value."""
-        shown = type_ if self._revealed is None else _MARKER_TYPES[self._revealed[1]]
+        shown = type_ if self._revealed is None else _shown_type(self._revealed[1])
         super()._add_to_result_map(keyname, name, objects, shown)
 
-    def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Marker) -> None:
+    def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Marker | Held) -> None:
         if not self._lists or not self._lists[-1].plain:
             _refuse_use(column, marker)
         if select._distinct and not _has_key(select, column):
@@ -284,21 +285,27 @@ class _Columns:
     """
 
     plain: bool
-    places: list[tuple[Any, Marker | None]] = field(default_factory=list)
-    parts: list[list[tuple[Any, Marker | None]]] = field(default_factory=list)
+    places: list[tuple[Any, Marker | Held | None]] = field(default_factory=list)
+    parts: list[list[tuple[Any, Marker | Held | None]]] = field(default_factory=list)
 
 
 _MARKER_TYPES: Final = {marker: MarkerType(marker) for marker in Marker}
 
 
-def _marker(column: Any) -> Marker | None:
+def _shown_type(marker: Marker | Held) -> TypeEngine[Any]:
+    return marker.type if isinstance(marker, Held) else _MARKER_TYPES[marker]
+
+
+def _marker(column: Any) -> Marker | Held | None:
     audited = audited_of(column.table) if isinstance(getattr(column, "table", None), sa.Table) else None
     return unrecorded(audited).get(column.name) if audited is not None else None
 
 
-def _compound_places(compound: Any, parts: list[list[tuple[Any, Marker | None]]]) -> list[tuple[Any, Marker | None]]:
+def _compound_places(
+    compound: Any, parts: list[list[tuple[Any, Marker | Held | None]]]
+) -> list[tuple[Any, Marker | Held | None]]:
     """Give the columns of a compound, having refused what would mix recorded and unrecorded values, or compare them."""
-    result: list[tuple[Any, Marker | None]] = []
+    result: list[tuple[Any, Marker | Held | None]] = []
     for place in zip(*parts, strict=False):
         unrecorded_one = next(((column, marker) for column, marker in place if marker is not None), None)
         result.append(unrecorded_one or place[0])
@@ -335,7 +342,7 @@ def _audited_source(source: Any) -> AuditedTable | None:
     return audited_of(table) if isinstance(table, sa.Table) else None
 
 
-def _marker_in(audited: AuditedTable, column: Any) -> Marker | None:
+def _marker_in(audited: AuditedTable, column: Any) -> Marker | Held | None:
     return unrecorded(audited).get(column.name)
 
 
@@ -359,7 +366,7 @@ def _has_key(select: Any, column: ColumnElement[Any]) -> bool:
     return audited is not None and all(hash(source.c[key.key]) in selected for key in audited.key)
 
 
-def _refuse_use(column: Any, marker: Marker) -> NoReturn:
+def _refuse_use(column: Any, marker: Marker | Held) -> NoReturn:
     raise NotAudited(
         f"{column} can't be used in the past, since its values are not in the history ({marker}): "
         "such a column may only stand in a plain list of columns"

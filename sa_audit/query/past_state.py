@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import CTE, FromClause
+from sqlalchemy.types import TypeEngine
 
 from ..model import AuditedTable, Excluded, Marker, Masked
 from ..model.names import short_name
@@ -20,6 +21,22 @@ from .past_database import PastDatabase
 
 MOMENT: Final = "sa_audit_moment"
 """The name of the bound parameter that holds the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the history holds of a column in the place of its values.
+
+    Args:
+        name: what it is, for messages.
+        type: its type.
+    """
+
+    name: str
+    type: TypeEngine[Any]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +63,13 @@ def past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase
     return known
 
 
-def unrecorded(audited: AuditedTable) -> dict[str, Marker]:
-    """Give the columns whose values the history does not hold, by database name, with the marker for each."""
-    known: dict[str, Marker] | None = audited.memo.get("sa_audit.unrecorded")
+def unrecorded(audited: AuditedTable) -> dict[str, Marker | Held]:
+    """Give the columns whose values the history does not hold, by database name, with what it has for each."""
+    known: dict[str, Marker | Held] | None = audited.memo.get("sa_audit.unrecorded")
     if known is None:
         masked = {column.name: Masked for column in audited.columns if column.recorded is None}
-        known = {**masked, **{column.name: Excluded for column in audited.excluded}}
+        held = {column.name: Held("Digest", column.shown_type) for column in audited.protected}
+        known = {**masked, **held, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
     return known
 
@@ -83,7 +101,9 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
         _recorded(later, kind, moment),
     )
     columns = [
-        database.as_live(column.recorded, column.source).label(column.source.name)
+        (column.recorded if column.protected else database.as_live(column.recorded, column.source)).label(
+            column.source.name
+        )
         for column in audited.columns
         if column.recorded is not None
     ]

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from ..model import RecordedColumn
 from .change import Discrepancy
 from .entity import Part, Subject, subject_of
+from .protected import Protected
 from .rows import Source, source_of
 
 STREAM = 500
@@ -56,14 +57,15 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     """Compare each row that is there with its last recorded state."""
     table, last = part.audited.table, part.history.alias("last")
     columns = part.audited.recorded
-    differs = [source.reader.differs(_in(last, column), column.source) for column in columns]
+    protected = Protected(source.connection, part.audited)
+    differs = [protected.differs(source, _in(last, column), column) for column in columns]
     gone = sa.or_(last.c.audit_id.is_(None), last.c.audit_op == "D")
     statement = (
         sa.select(
             gone,
             *differs,
-            *(sa.type_coerce(_in(last, column), column.source.type) for column in columns),
-            *(column.source for column in columns),
+            *(sa.type_coerce(_in(last, column), column.shown_type) for column in columns),
+            *(protected.present(column) for column in columns),
         )
         .select_from(table.outerjoin(last, sa.and_(_same_row(source, part, last, table), _is_last(source, part, last))))
         .where(sa.or_(gone, *differs))
@@ -71,11 +73,12 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     count = len(columns)
     for row in _stream(source, part, statement):
         unrecorded, flags = row[0], row[1 : 1 + count]
-        recorded, present = row[1 + count : 1 + 2 * count], row[1 + 2 * count :]
+        recorded = row[1 + count : 1 + 2 * count]
+        present, differing = protected.compared(recorded, row[1 + 2 * count :], flags)
         if unrecorded:
             yield _discrepancy(subject, part, "unrecorded", present, [None] * count, present, [True] * count)
-        else:
-            yield _discrepancy(subject, part, "changed", present, recorded, present, flags)
+        elif any(differing):
+            yield _discrepancy(subject, part, "changed", present, recorded, present, differing)
 
 
 def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepancy]:
@@ -83,7 +86,7 @@ def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     table, last = part.audited.table, part.history.alias("last")
     columns = part.audited.recorded
     there = sa.exists().where(_same_row(source, part, last, table))
-    statement = sa.select(*(sa.type_coerce(_in(last, column), column.source.type) for column in columns)).where(
+    statement = sa.select(*(sa.type_coerce(_in(last, column), column.shown_type) for column in columns)).where(
         last.c.audit_op.in_(("I", "U", "B")), _is_last(source, part, last), ~there
     )
     count = len(columns)
@@ -157,7 +160,8 @@ def _in(history: sa.FromClause, column: RecordedColumn) -> sa.ColumnElement[Any]
 
 
 def _stream(source: Source, part: Part, statement: sa.Executable) -> Iterator[sa.Row[Any]]:
-    yield from source.execute(statement, part.audited.trail, yield_per=STREAM)
+    with source.execute(statement, part.audited.trail, yield_per=STREAM) as result:
+        yield from result
 
 
 def _discrepancy(

@@ -181,7 +181,7 @@ def read(
     names = source.known_names(audited)
     asked = renamed(audited) if names is None else None
     info = [entry.c[name] for name in INFO]
-    values = [sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded]
+    values = [sa.type_coerce(history.c[column.source.key], column.shown_type) for column in audited.recorded]
     extras = source.reader.extra_columns(audited, names or ColumnNames())
     if asked is not None:  # a name may have been another column's, whose values this one's type refuses
         extras = [sa.case((sa.not_(asked), extra)) for extra in extras]

@@ -13,16 +13,18 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
 from ..errors import NotAudited
-from ..model import AuditedTable, Marker
+from ..model import AuditedTable, Digested, Marker
 
 Values = dict[sa.Column[Any], Any]
 NextVersion = Callable[[Any], Any]
 
 
 def writable(values: Mapping[sa.Column[Any], Any]) -> Values:
-    """Give the values that the history holds and the database lets be written: not masked, not computed."""
+    """Give the values that the history holds and the database lets be written: not masked, digested or computed."""
     return {
-        column: value for column, value in values.items() if not isinstance(value, Marker) and column.computed is None
+        column: value
+        for column, value in values.items()
+        if not isinstance(value, Marker | Digested) and column.computed is None
     }
 
 
@@ -39,7 +41,8 @@ def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None
     """
     for column in unrecorded(audited):
         if not column.nullable and not _has_default(column):
-            policy = "excluded" if column in audited.excluded else "masked"
+            policies = {one.source: "digested" if one.digested else "masked" for one in audited.columns}
+            policy = policies.get(column, "excluded")
             raise NotAudited(
                 f"{name} can't be brought back: its column {column.name} is {policy}, so its value is not in the "
                 "history, and it is NOT NULL without a default: insert the row yourself with a new value for it"
@@ -55,7 +58,7 @@ def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None
 def unrecorded(audited: AuditedTable) -> Iterable[sa.Column[Any]]:
     """Give the columns whose values the history does not hold."""
     yield from audited.excluded
-    yield from (column.source for column in audited.columns if column.masked)
+    yield from (column.source for column in audited.columns if column.masked or column.digested)
 
 
 def _has_default(column: sa.Column[Any]) -> bool:
