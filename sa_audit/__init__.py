@@ -20,6 +20,7 @@ Add a mixin, say who acts, and every change is recorded with its before and afte
 """
 
 from .capture import Context, context, current_context, record
+from .capture.erasure import Erasure, erase
 from .errors import (
     ActorRequired,
     AnchorUnavailable,
@@ -50,6 +51,7 @@ from .model import (
     Digest,
     Digested,
     Encrypt,
+    Encrypted,
     Erased,
     Exclude,
     Excluded,
@@ -104,8 +106,10 @@ __all__ = [
     "Digested",
     "Discrepancy",
     "Encrypt",
+    "Encrypted",
     "Erased",
     "ErasedValue",
+    "Erasure",
     "Event",
     "Exclude",
     "Excluded",
@@ -141,6 +145,7 @@ __all__ = [
     "context",
     "current_context",
     "diff",
+    "erase",
     "history",
     "history_class",
     "is_trail_table",

@@ -230,7 +230,9 @@ class _Run:
             rows = self._lacking(connection, self._among, len(locked), locked) if locked else []
             if rows:
                 entry = self.backend.insert_entry(connection, target, self.claims, None, clock.now())
-                document = protected_rows(connection, self.backend, target, rows) if self.audited.protected else None
+                document = None
+                if self.audited.protected:
+                    document = protected_rows(connection, self.backend, target, rows, lambda: entry)
                 internal(connection, self._copy(entry, document), self._parameters(rows))
         if rows:
             step = Step(table=self.audited.table.fullname, rows=len(rows), locked=time.perf_counter() - start)

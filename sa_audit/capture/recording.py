@@ -296,7 +296,7 @@ def _parts(batch: Batch, chunk: int) -> Iterator[Batch]:
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
     place, context = place_of(connection, target), current_context()
-    batch = protect(connection, recording.backend, target, batch)
+    batch = protect(connection, recording.backend, target, batch, lambda: make_entry(connection, recording, target))
     entry = recording.find(place, context)
     recorded = recording.backend.record(
         connection,

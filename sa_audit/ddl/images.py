@@ -103,6 +103,16 @@ class Images(Stages):
         text: str | None = value
         return text
 
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
+
+    def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Give a query that sees what is committed now, within a transaction whose snapshot may be older."""
+        return query
+
     def history_value(self, column: RecordedColumn, audited: AuditedTable, alias: str) -> str:
         """Give the SQL of what the history takes of a row's column, under the column's name."""
         name = self.quote(column.name)
@@ -133,7 +143,7 @@ class Images(Stages):
     def _protected_statement(self, target: Target) -> Any:
         audited = target.audited
         staged = self.staged_columns(audited, "t")
-        values = [staged[audited.columns.index(column)] for column in audited.protected]
+        values = [staged[audited.columns.index(column)] for column in audited.protected_reads]
         head, tail = self.images_parts(target, [self.row_label(audited, "t"), *values])
         columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
         columns += [sa.column(f"o{i}") for i in range(len(values) + 1)]

@@ -70,6 +70,14 @@ class MariaDB(MariaDBCapture):
         """Write the array."""
         return (json.dumps(values, ensure_ascii=False),)
 
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT IGNORE."""
+        return mysql.insert(table).prefix_with("IGNORE")
+
+    def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Read with a shared lock."""
+        return query.with_for_update(read=True)
+
     def row_label(self, audited: AuditedTable, alias: str) -> str:
         """Take the hexadecimal digits of each part of the key, which a path can name without quotes."""
         names = (f"{alias}.{self.quote(column.name)}" for column in audited.key)

@@ -85,10 +85,16 @@ class PostgreSQL(PostgreSQLCapture):
         """Write the array."""
         return (json.dumps(values, ensure_ascii=False),)
 
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT ... ON CONFLICT DO NOTHING."""
+        return pg.insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
+
     def row_label(self, audited: AuditedTable, alias: str) -> str:
-        """Take the text of the key as a row."""
-        key = ", ".join(f"{alias}.{self.quote(column.name)}" for column in audited.key)
-        return f"CAST(ROW({key}) AS text)"
+        """Take the texts of the key as a row; no setting changes them."""
+        key = (
+            text_form(self.database_type(column.type), f"{alias}.{self.quote(column.name)}") for column in audited.key
+        )
+        return f"CAST(ROW({', '.join(key)}) AS text)"
 
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
         """Look it up in the binary form, by search and not by scan."""

@@ -15,7 +15,7 @@ from .history import (
     require_audited,
     trail_of,
 )
-from .policy import Digest, Digested, Encrypt, Erased, Exclude, Excluded, Marker, Mask, Masked, Policy
+from .policy import Digest, Digested, Encrypt, Encrypted, Erased, Exclude, Excluded, Marker, Mask, Masked, Policy
 
 __all__ = [
     "AuditOptions",
@@ -25,6 +25,7 @@ __all__ = [
     "Digest",
     "Digested",
     "Encrypt",
+    "Encrypted",
     "Erased",
     "Exclude",
     "Excluded",

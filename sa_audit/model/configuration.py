@@ -39,7 +39,7 @@ class AuditOptions:
         reads: record reads, too: True or ``"durable"`` commits the record of a read before its rows are handed over,
             ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
-        subject: the column that says whose data a row is (not in this release).
+        subject: the column that says whose data a row is, for ``Encrypt()`` columns that don't say it themselves.
         retention: how long the history is kept (not in this release).
         partition: ``"month"`` for partitioned history (not in this release).
         fk_indexes: index the columns of every foreign key in the history, so that a lazy load in the past is fast.
@@ -66,7 +66,9 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
         if not isinstance(self.attempts, bool):
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
-        for name in ("subject", "retention", "partition"):
+        if self.subject is not None and not _is_name(self.subject):
+            raise ConfigurationError(f"AuditOptions(subject={self.subject!r}): give the name of a column")
+        for name in ("retention", "partition"):
             if getattr(self, name):
                 raise ConfigurationError(
                     f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
@@ -134,6 +136,10 @@ class Configuration:
                 f"configure(keys={type(self.keys).__name__}) has not {', '.join(PROVIDES)}: give a "
                 "sa_audit.KeyProvider, such as sa_audit.privacy.FileKeys(path)"
             )
+
+
+def _is_name(given: object) -> bool:
+    return isinstance(given, str) and bool(given)
 
 
 def _check_capture(capture: object, where: str) -> None:

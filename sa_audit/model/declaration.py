@@ -77,7 +77,7 @@ def configure(
         require_reason: refuse any change with no reason in the context.
         text_dml: ``"allow"`` lets textual INSERT, UPDATE and DELETE on tables with session capture pass unrecorded.
         roles: the database roles that migrations give the trail to; None: they have no privilege section.
-        keys: the provider of the keys for ``Digest`` columns: a :class:`sa_audit.privacy.KeyProvider`.
+        keys: the provider of the keys for ``Digest`` and ``Encrypt`` columns: a :class:`sa_audit.privacy.KeyProvider`.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
             the session's, with a pool of its own.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.

@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .policy import Digested
+from .policy import Digested, Encrypted
 
 
 class UTCDateTime(TypeDecorator[dt.datetime]):
@@ -56,6 +56,17 @@ class DigestType(TypeDecorator[Digested]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Digested | None:
         """Mark the text as a digest."""
         return None if value is None else Digested(value)
+
+
+class EncryptedType(TypeDecorator[Encrypted]):
+    """The text of an encrypted value, read as :class:`Encrypted`."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Encrypted | None:
+        """Mark the text as encrypted."""
+        return None if value is None else Encrypted(value)
 
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -80,6 +80,20 @@ class Reader(ABC):
                 f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's type"
             ) from error
 
+    def decoded(self, type_: TypeEngine[Any], text: str) -> Any:
+        """Give the value of the text that the database makes of one: of text, a whole number or a date."""
+        plain: Any = type_._unwrapped_dialect_impl(self.dialect)
+        value: Any = text
+        if isinstance(plain, sa.Integer):
+            value = int(text)
+        elif isinstance(plain, sa.Date):
+            value = self.driver_date(text)
+        return self.processor(type_)(value)
+
+    def driver_date(self, text: str) -> Any:
+        """Give a date as the driver gives it."""
+        return dt.date.fromisoformat(text)
+
     @abstractmethod
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Give the bytewise comparison of a recorded and a present value: true where they differ."""
@@ -179,6 +193,10 @@ class SQLiteReader(Reader):
     one_sequence = False
     missing_table = frozenset({"no such table", "no such column"})
 
+    def driver_date(self, text: str) -> Any:
+        """Take the text that is stored."""
+        return text
+
     def column_names(self, connection: Connection, schema: str | None) -> list[tuple[str, str]]:
         """Ask the catalog of one file; see :meth:`Reader.column_names`."""
         file = self.dialect.identifier_preparer.quote_identifier(schema or "main").replace(":", "\\:")
@@ -260,18 +278,21 @@ def reader_for(connection: Connection) -> Reader:
     Raises:
         NotAudited: for a database that the library does not know.
     """
+    return reader_of(connection.dialect)
+
+
+def reader_of(dialect: Dialect) -> Reader:
+    """Give the reader of a dialect; raises as :func:`reader_for` does."""
     known: dict[str, type[PostgreSQLReader] | type[SQLiteReader] | type[MariaDBReader]] = {
         "postgresql": PostgreSQLReader,
         "sqlite": SQLiteReader,
         "mysql": MariaDBReader,
         "mariadb": MariaDBReader,
     }
-    reader = known.get(connection.dialect.name)
+    reader = known.get(dialect.name)
     if reader is None:
-        raise NotAudited(
-            f"the database {connection.dialect.name!r} holds no trail: ask one on PostgreSQL, MariaDB or SQLite"
-        )
-    return reader(connection.dialect)
+        raise NotAudited(f"the database {dialect.name!r} holds no trail: ask one on PostgreSQL, MariaDB or SQLite")
+    return reader(dialect)
 
 
 def members_of(text: str | None, audited: AuditedTable) -> dict[str, Any]:

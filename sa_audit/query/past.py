@@ -16,6 +16,7 @@ from sqlalchemy.sql.selectable import TableClause
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
 from ..model import AuditedTable, Digested, Marker, audited_of
 from ..model.tables import BASELINE_DONE
+from .decrypting import load_keys
 from .moment import Moment
 from .past_compiler import PastDialect, past_dialect
 from .past_database import PastDatabase
@@ -110,6 +111,7 @@ class Past:
             CaptureMissing: if the database has no trail.
         """
         try:
+            load_keys(present, tables)
             for trail in {audited.trail for audited in tables}:
                 named = {audited.table.fullname: audited for audited in tables if audited.trail is trail}
                 tracked = database.tracked(present, trail.column, list(named), self.moment)

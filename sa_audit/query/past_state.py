@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.sql.selectable import CTE, FromClause
 from sqlalchemy.types import TypeEngine
 
-from ..model import AuditedTable, Excluded, Marker, Masked
+from ..model import AuditedTable, Excluded, Marker, Masked, RecordedColumn
 from ..model.names import short_name
+from .decrypting import PastEncrypted, row_label
 from .moment import Epoch, LastEntry, Moment, Snapshot, WallClock
 from .past_database import PastDatabase
 
@@ -68,7 +69,12 @@ def unrecorded(audited: AuditedTable) -> dict[str, Marker | Held]:
     known: dict[str, Marker | Held] | None = audited.memo.get("sa_audit.unrecorded")
     if known is None:
         masked = {column.name: Masked for column in audited.columns if column.recorded is None}
-        held = {column.name: Held("Digest", column.shown_type) for column in audited.protected}
+        held = {
+            column.name: Held("Encrypt", PastEncrypted(audited, column))
+            if column.encrypted
+            else Held("Digest", column.shown_type)
+            for column in audited.protected
+        }
         known = {**masked, **held, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
     return known
@@ -101,9 +107,7 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
         _recorded(later, kind, moment),
     )
     columns = [
-        (column.recorded if column.protected else database.as_live(column.recorded, column.source)).label(
-            column.source.name
-        )
+        _in_state(audited, column, column.recorded, database).label(column.source.name)
         for column in audited.columns
         if column.recorded is not None
     ]
@@ -113,6 +117,14 @@ def state_query(audited: AuditedTable, kind: type[Moment], database: PastDatabas
         sa.not_(superseded.correlate(history)),
         sa.case((history.c.audit_id <= truncated.scalar_subquery(), one), else_=sa.literal_column("0")) != one,
     )
+
+
+def _in_state(
+    audited: AuditedTable, column: RecordedColumn, recorded: sa.Column[Any], database: PastDatabase
+) -> sa.ColumnElement[Any]:
+    if column.encrypted:
+        return sa.type_coerce(recorded, sa.Text()) + " " + row_label(database.dialect, audited, audited.history)
+    return recorded if column.protected else database.as_live(recorded, column.source)
 
 
 def _past_table(audited: AuditedTable, kind: type[Moment], database: PastDatabase) -> PastTable:

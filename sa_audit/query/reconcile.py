@@ -25,7 +25,8 @@ def reconcile(session: Session, entity: Any) -> Iterator[Discrepancy]:
     """Iterate over the rows whose present state differs from the last recorded one.
 
     Such rows were changed by something that the trail does not see: textual SQL, another program, a bulk load.
-    Masked and excluded columns are not compared.  Of a table without primary key, the number of rows with each key
+    Masked and excluded columns are not compared, nor encrypted
+    values whose key was destroyed.  Of a table without primary key, the number of rows with each key
     is compared with the number recorded.
 
     Args:
@@ -57,7 +58,7 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     """Compare each row that is there with its last recorded state."""
     table, last = part.audited.table, part.history.alias("last")
     columns = part.audited.recorded
-    protected = Protected(source.connection, part.audited)
+    protected = Protected(source, part.audited)
     differs = [protected.differs(source, _in(last, column), column) for column in columns]
     gone = sa.or_(last.c.audit_id.is_(None), last.c.audit_op == "D")
     statement = (
@@ -66,6 +67,7 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
             *differs,
             *(sa.type_coerce(_in(last, column), column.shown_type) for column in columns),
             *(protected.present(column) for column in columns),
+            *protected.labels,
         )
         .select_from(table.outerjoin(last, sa.and_(_same_row(source, part, last, table), _is_last(source, part, last))))
         .where(sa.or_(gone, *differs))
@@ -73,8 +75,8 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     count = len(columns)
     for row in _stream(source, part, statement):
         unrecorded, flags = row[0], row[1 : 1 + count]
-        recorded = row[1 + count : 1 + 2 * count]
-        present, differing = protected.compared(recorded, row[1 + 2 * count :], flags)
+        found = protected.compared(row[1 + count : 1 + 2 * count], row[1 + 2 * count :], flags)
+        recorded, present, differing = found
         if unrecorded:
             yield _discrepancy(subject, part, "unrecorded", present, [None] * count, present, [True] * count)
         elif any(differing):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from ..errors import CaptureMissing, IntegrityFinding, NotAudited
 from ..model import AuditedTable, Trail
 from .before import Reader, members_of, reader_for
 from .change import TransactionInfo
+from .decrypting import decrypted_rows, row_label
 from .entity import Identity, Part, Subject
 from .names import ColumnNames, column_names, names_of, renamed
 
@@ -49,6 +50,10 @@ class HistoryRow:
     values: dict[sa.Column[Any], Any]
     before: dict[str, Any]
     flags: tuple[Any, ...]
+
+    def without_last_flag(self) -> HistoryRow:
+        """Give it without the value of the last flag."""
+        return replace(self, flags=self.flags[:-1])
 
     @property
     def identity(self) -> Identity:
@@ -177,6 +182,16 @@ def read(
         flags: further expressions to select.
         current: read what is committed now, where the transaction's snapshot is older and the database allows it.
     """
+    if not part.audited.encrypted:
+        return _read(source, part, condition, flags, current=current)
+    labelled = [*flags, row_label(source.connection.dialect, part.audited, part.history)]
+    rows = _read(source, part, condition, labelled, current=current)
+    return decrypted_rows(source.connection, source.reader, rows)
+
+
+def _read(
+    source: Source, part: Part, condition: Condition, flags: Sequence[sa.ColumnElement[Any]], *, current: bool
+) -> Iterator[HistoryRow]:
     audited, history, entry = part.audited, part.history, part.audited.trail.transaction
     names = source.known_names(audited)
     asked = renamed(audited) if names is None else None
@@ -203,7 +218,7 @@ def read(
         audit_id, tx, op, flush, at, document, was_renamed = tuple(row)[:start]
         if was_renamed:
             source.read_names(audited)
-            yield from read(source, part, condition, flags, current=current)
+            yield from _read(source, part, condition, flags, current=current)
             return
         recorded = zip((column.source for column in audited.recorded), row[ends[0] : ends[1]], strict=True)
         members = members_of(document, audited)

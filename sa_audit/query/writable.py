@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
-from ..errors import NotAudited
-from ..model import AuditedTable, Digested, Marker
+from ..errors import ErasedValue, NotAudited
+from ..model import AuditedTable, Digested, Erased, Marker
 
 Values = dict[sa.Column[Any], Any]
 NextVersion = Callable[[Any], Any]
@@ -26,6 +26,20 @@ def writable(values: Mapping[sa.Column[Any], Any]) -> Values:
         for column, value in values.items()
         if not isinstance(value, Marker | Digested) and column.computed is None
     }
+
+
+def check_erased(values: Mapping[sa.Column[Any], Any], name: str) -> None:
+    """Refuse to bring back a row that can't be without a value whose key was destroyed.
+
+    Raises:
+        ErasedValue: naming the column.
+    """
+    for column, value in values.items():
+        if value is Erased and not column.nullable and not _has_default(column):
+            raise ErasedValue(
+                f"{name} can't be brought back: the key of its value of {column.name} was destroyed, and the column is "
+                "NOT NULL without a default: insert the row yourself with a new value for it"
+            )
 
 
 def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 import sa_audit
-from sa_audit import Audited, AuditOptions, ConfigurationError, Encrypt, Mask, UnsupportedPolicy
+from sa_audit import Audited, AuditOptions, ConfigurationError, Mask
 from tests.model.test_declaration import new_base
 
 
@@ -156,15 +156,6 @@ def test_a_refused_table_can_be_audited_after_all() -> None:
     assert [entry for entry in found.metadata.tables if entry.endswith("_history")] == []
     sa_audit.track(found, AuditOptions(history_table="past"))
     assert "past" in found.metadata.tables
-
-
-def test_policies_of_later_releases() -> None:
-    """`Encrypt` can be imported, and says that it is not there yet, however it is called."""
-    for arguments in ({}, {"subject": "customer_id"}):
-        with pytest.raises(UnsupportedPolicy, match=r"Encrypt\(\) is not in this release.*Mask"):
-            Encrypt(**arguments)
-    with pytest.raises(UnsupportedPolicy):
-        Encrypt("customer_id")
 
 
 def test_a_column_without_a_type(engine: sa.Engine) -> None:

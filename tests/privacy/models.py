@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import sa_audit
-from sa_audit import Audited, AuditOptions, Digest
+from sa_audit import Audited, AuditOptions, Digest, Encrypt
 from sa_audit.privacy import KeyRing
 
 SECRET = b"k" * 32
@@ -44,3 +46,25 @@ class Seat(Audited, Base):
     row: Mapped[str] = mapped_column(sa.String(20), primary_key=True)
     place: Mapped[int] = mapped_column(primary_key=True)
     guest: Mapped[bytes | None] = mapped_column(sa.LargeBinary(40), info={"sa_audit": Digest()})
+
+
+class Patient(Audited, Base):
+    """Whose data are encrypted under a key of his own."""
+
+    __tablename__ = "patient"
+    __audit__ = AuditOptions(subject="id", reads=True, attempts=True)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(60), info={"sa_audit": Encrypt()})
+    born: Mapped[dt.date | None] = mapped_column(info={"sa_audit": Encrypt()})
+    ward: Mapped[str | None] = mapped_column(sa.String(60))
+
+
+class Note(Audited, Base):
+    """Of a patient, by its number; the same note can pass to another one."""
+
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[int | None]
+    size: Mapped[int | None] = mapped_column(info={"sa_audit": Encrypt(subject="patient_id")})
