@@ -239,5 +239,5 @@ def commitment_of(key: PersonKey) -> str:
 
 
 def wrapping_context(name: str, subject: str) -> dict[str, str]:
-    """Give what a wrapped key is bound to: its name and its person."""
-    return {"key": name, "subject": subject}
+    """Give what a wrapped key is bound to: its name and its person, of whom it says nothing."""
+    return {"key": name, "subject": hashlib.sha256(f"{name}\0{subject}".encode()).hexdigest()}

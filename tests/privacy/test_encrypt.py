@@ -30,7 +30,7 @@ from sa_audit import (
 from sa_audit.capture.erasure import rewrap
 from sa_audit.model import Erased, trail_of
 from sa_audit.privacy import KeyRing
-from sa_audit.privacy.encryption import PersonKey, Place, decrypted, encrypted
+from sa_audit.privacy.encryption import PersonKey, Place, decrypted, encrypted, wrapping_context
 from sa_audit.proof import Signer
 from sa_audit.seal import seal
 from sa_audit.verification import verify
@@ -205,7 +205,7 @@ def test_what_was_tampered_with_is_found(session: Session, wallet: sa.Engine, mo
     assert read()[0].state["name"] == CANARY
     session.close()
     ring = KeyRing({"2026": SECRET})
-    forged = ring.wrap(b"f" * 32, {"key": keys[0][0], "subject": "1"}).hex()
+    forged = ring.wrap(b"f" * 32, wrapping_context(keys[0][0], "1")).hex()
     literal = f"decode('{forged}', 'hex')" if wallet.dialect.name == "postgresql" else f"x'{forged}'"
     with wallet.connect() as connection:
         kept = connection.exec_driver_sql("SELECT wrapped FROM audit_person_key ORDER BY subject").scalars().all()
