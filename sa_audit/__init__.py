@@ -25,6 +25,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from .capture import Context, context, current_context, record
+from .capture.erasure import Erasure, erase
 from .errors import (
     ActorRequired,
     AnchorUnavailable,
@@ -53,7 +54,9 @@ from .model import (
     Audited,
     AuditOptions,
     Digest,
+    Digested,
     Encrypt,
+    Encrypted,
     Erased,
     Exclude,
     Excluded,
@@ -107,10 +110,13 @@ __all__ = [
     "Conflict",
     "Context",
     "Digest",
+    "Digested",
     "Discrepancy",
     "Encrypt",
+    "Encrypted",
     "Erased",
     "ErasedValue",
+    "Erasure",
     "Event",
     "Exclude",
     "Excluded",
@@ -146,6 +152,7 @@ __all__ = [
     "context",
     "current_context",
     "diff",
+    "erase",
     "history",
     "history_class",
     "is_trail_table",

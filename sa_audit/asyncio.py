@@ -11,6 +11,8 @@ from typing import Any, Literal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from . import capture, query
+from .capture.erasure import Erasure
+from .capture.erasure import erase as destroy
 from .query import Access, Change, Discrepancy, Operation, Page, Reader, TransactionRecord
 
 
@@ -111,6 +113,11 @@ async def reconcile(session: AsyncSession, entity: Any) -> list[Discrepancy]:
     return await session.run_sync(lambda sync: list(query.reconcile(sync, entity)))
 
 
+async def erase(session: AsyncSession, subject: Any, reason: str | None = None, *, base: Any = None) -> Erasure:
+    """Destroy a person's key; see :func:`sa_audit.erase`."""
+    return await session.run_sync(lambda sync: destroy(sync, subject, reason, base=base))
+
+
 async def restore(session: AsyncSession, entity: Any, key: Any, when: Any) -> Any:
     """Bring a row back to its state at a moment; see :func:`sa_audit.restore`."""
     return await session.run_sync(lambda sync: query.restore(sync, entity, key, when))
@@ -127,6 +134,7 @@ async def revert(session: AsyncSession, transaction_id: int, *, base: Any = None
 __all__ = [
     "blame",
     "diff",
+    "erase",
     "history",
     "readers",
     "reads",

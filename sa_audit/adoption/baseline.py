@@ -19,11 +19,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..capture import clock
+from ..capture.protecting import protected_rows, require_keys
 from ..ddl import Backend, backend_for
 from ..ddl.backend import CLAIMS, Entry, Target, internal
 from ..ddl.events import schemas_of
 from ..errors import ActorRequired, CaptureMissing, ConfigurationError, Conflict
-from ..model import AuditedTable
+from ..model import AuditedTable, RecordedColumn
 from ..model.tables import BASELINE_BEGUN, BASELINE_DONE
 from ..model.types import UTCDateTime
 from ..query.before import reader_for
@@ -109,6 +110,7 @@ def baseline(
         raise ConfigurationError(f"batch={batch!r}: give the number of rows in a transaction, from 1 on")
     tables = [part.audited for part in subject_of(entity).parts]
     for audited in tables:
+        require_keys(audited)
         _check(engine, audited, actor)
     claims = dict.fromkeys(CLAIMS) | {"actor": actor}
     return [_Run(engine, audited, claims, reason, batch, patience, progress).run() for audited in tables]
@@ -228,7 +230,10 @@ class _Run:
             rows = self._lacking(connection, self._among, len(locked), locked) if locked else []
             if rows:
                 entry = self.backend.insert_entry(connection, target, self.claims, None, clock.now())
-                internal(connection, self._copy(entry), self._parameters(rows))
+                document = None
+                if self.audited.protected:
+                    document = protected_rows(connection, self.backend, target, rows, lambda: entry)
+                internal(connection, self._copy(entry, document), self._parameters(rows))
         if rows:
             step = Step(table=self.audited.table.fullname, rows=len(rows), locked=time.perf_counter() - start)
             self.steps.append(step)
@@ -254,19 +259,27 @@ class _Run:
         hint = self.backend.look_up(self.audited).strip()
         return query.with_hint(self.rows, hint) if hint else query
 
-    def _copy(self, entry: Entry) -> sa.Insert:
+    def _copy(self, entry: Entry, document: str | None) -> sa.Insert:
         history, recorded = self.audited.history, self.audited.recorded
         query = sa.select(
             sa.literal(entry.id, sa.BigInteger()),
             sa.literal(entry.recorded_at, UTCDateTime()),
             sa.literal("B", sa.String()),
             sa.literal(1, sa.Integer()),
-            *(self.rows.c[column.source.key] for column in recorded),
+            *(self._value(column) for column in recorded),
         ).where(self._among)
         own = [history.c[name] for name in ("audit_tx", "audit_at", "audit_op", "audit_flush")]
         columns = [*own, *(column.recorded for column in recorded if column.recorded is not None)]
         query = self._looked_up(query).order_by(*self.key)
+        if document is not None:
+            query = self.backend.with_document(query, document)
         return sa.insert(history).from_select(columns, query, include_defaults=False)
+
+    def _value(self, column: RecordedColumn) -> Any:
+        if not column.protected:
+            return self.rows.c[column.source.key]
+        member = f"n{self.audited.protected.index(column)}"
+        return sa.text(self.backend.protected_member(self.audited, "t", member))
 
     def _wait_for(self, held: list[Key]) -> None:
         """Try the rows that others hold again and again."""

@@ -23,6 +23,7 @@ from ..ddl.backend import INTERNAL, backend_for, is_supported, noted_trails
 from ..errors import UnauditedWrite
 from ..model.declaration import late_secondary
 from ..model.history import AuditedTable, audited_of, known_trails
+from ..model.policy import policy_of
 from . import by_trigger, captured, foreign_keys, inserts, parents, statements, unit_of_work
 from . import statement as dml
 from .failing import fail_closed
@@ -311,9 +312,16 @@ def _check_text(connection: Connection, sql: str, context: Any, compiled: Any) -
         if holds_history(connection, audited):
             raise UnauditedWrite(
                 f"a textual statement that writes the audited table {audited.table.fullname} would not be recorded: "
-                f"use insert(), update() or delete(), or configure(text_dml='allow'); it begins {sql.strip()[:60]!r}"
+                f"use insert(), update() or delete(), or configure(text_dml='allow'){_beginning(sql, audited)}"
             )
     captured.require_written(connection, sql)
+
+
+def _beginning(sql: str, audited: AuditedTable) -> str:
+    """Give how a text begins, unless it may hold the value of a column with a policy."""
+    if any(policy_of(column.info, str(column)) for column in audited.table.columns):
+        return ""
+    return f"; it begins {sql.strip()[:60]!r}"
 
 
 def _hidden_writes(compiled: Any) -> tuple[list[UpdateBase], bool]:

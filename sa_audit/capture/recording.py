@@ -1,7 +1,7 @@
 """What is being recorded on one connection: the open entries of its transaction, and the one way to write history.
 
 The state stands in ``Connection.info`` and belongs to one root transaction.  Imports model, ddl, and of capture
-the context and the clock.
+the context, the clock and the protecting.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from ..model.history import AuditedTable
 from . import clock
 from .context import Context, current_context, require
 from .failing import missing_tables_named
+from .protecting import CHUNK as PROTECTED
+from .protecting import protect, require_keys
 
 STATE: Final = "sa_audit.recording"
 CHUNK: Final = 5000
@@ -203,6 +205,8 @@ def admit(connection: Connection, audited: Any) -> Recording:
     configuration = audited.trail.configuration
     if configuration.require_actor or configuration.require_reason:
         require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    if isinstance(audited, AuditedTable):
+        require_keys(audited)
     recording = recording_on(connection)
     audited.trail.used = True
     if isinstance(audited, AuditedTable) and audited.options.attempts and audited not in recording.attempts:
@@ -272,26 +276,27 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
-        for part in _parts(batch):
+        for part in _parts(batch, PROTECTED if target.audited.protected else CHUNK):
             others += _write_part(connection, recording, target, part, flush)
     return others
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
+def _parts(batch: Batch, chunk: int) -> Iterator[Batch]:
     size = max(len(batch.inserted), len(batch.images), len(batch.deleted))
-    if 0 < size <= CHUNK:
+    if 0 < size <= chunk:
         yield batch
         return
-    for start in range(0, len(batch.deleted), CHUNK):
-        yield Batch(deleted=batch.deleted[start : start + CHUNK])
-    for start in range(0, len(batch.inserted), CHUNK):
-        yield Batch(inserted=batch.inserted[start : start + CHUNK])
-    for start in range(0, len(batch.images), CHUNK):
-        yield Batch(images=batch.images[start : start + CHUNK])
+    for start in range(0, len(batch.deleted), chunk):
+        yield Batch(deleted=batch.deleted[start : start + chunk])
+    for start in range(0, len(batch.inserted), chunk):
+        yield Batch(inserted=batch.inserted[start : start + chunk])
+    for start in range(0, len(batch.images), chunk):
+        yield Batch(images=batch.images[start : start + chunk])
 
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
     place, context = place_of(connection, target), current_context()
+    batch = protect(connection, recording.backend, target, batch, lambda: make_entry(connection, recording, target))
     entry = recording.find(place, context)
     recorded = recording.backend.record(
         connection,

@@ -5,7 +5,7 @@ Imports model, ddl, and of capture recording and foreign keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ class Statement:
         """The parameters of a statement that runs once."""
         return self.rows[0] if len(self.rows) == 1 else {}
 
-    def write(self, **batch: Sequence[Any]) -> int:
+    def write(self, **batch: Any) -> int:
         """Record a batch under this statement's number."""
         if not any(batch.values()):
             return 0

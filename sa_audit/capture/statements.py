@@ -43,12 +43,13 @@ def before_update(statement: Statement) -> None:
         _before_move(statement, moved)
         return
     criteria = effective_criteria(statement.element)
-    images = read_where(statement, criteria, limit=SMALL + 1)
-    if len(images) > SMALL:
+    limit = None if statement.audited.protected else SMALL + 1
+    images = read_where(statement, criteria, limit=limit)
+    if limit is not None and len(images) > SMALL:
         bulk.before_update(statement, exists_criterion(statement.audited.table, criteria))
         return
     reach_update(statement, list(images))
-    statement.element = narrowed(statement.element, statement.audited, list(images))
+    bulk.narrow(statement, list(images))
 
     def after(result: Any) -> None:
         check_count(statement, result, len(images), exact=False)
@@ -125,7 +126,7 @@ def before_delete(statement: Statement) -> None:
     if len(keys) <= SMALL:
         statement.element = narrowed(statement.element, statement.audited, keys)
         _record_deleted(statement, keys, exact=True)
-    elif any(True for _ in foreign_keys.referring(statement.audited.table, "delete")):
+    elif statement.audited.protected or any(True for _ in foreign_keys.referring(statement.audited.table, "delete")):
         keys = read_keys(statement, criteria)
         bulk.narrow(statement, keys)
         _record_deleted(statement, keys, exact=True)

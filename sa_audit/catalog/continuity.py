@@ -18,6 +18,10 @@ from ..model.audited import AuditedTable, RecordedColumn
 
 ORDER, VALUES = "order", "values"
 
+DIGEST_KEY, DIGEST = len("hmac-sha256:") + 8, len("hmac-sha256:") + 8 + 1 + 64
+ENCRYPTED_KEY, ENCRYPTED_TAG = len("aes-256-gcm:") + 32, len("aes-256-gcm:") + 32 + 1 + 32
+"""How many characters of a protected form name its key, and how many tell values under that key apart."""
+
 
 class ContinuityDatabase(ABC):
     """One database's comparison of a history row ``h`` with the one before it of the same key, ``p``."""
@@ -54,12 +58,12 @@ class ContinuityDatabase(ABC):
         columns = [column for column in audited.recorded if '"' not in column.name and "\\" not in column.name]
         own = {column.name for column in audited.key}
         changed = [
-            f"({self.before_differs(audited, column)} AND {self._known(column, audited, account)})"
+            f"({self._before_differs(audited, column)} AND {self._known(column, audited, account)})"
             for column in columns
             if column.name not in own
         ]
         deleted = [
-            f"({self.value_differs(audited, column)} AND {self._known(column, audited, account)})"
+            f"({self._value_differs(audited, column)} AND {self._known(column, audited, account)})"
             for column in columns
             if column.name not in own
         ]
@@ -80,6 +84,28 @@ class ContinuityDatabase(ABC):
             f" WHERE h.audit_op IN ('I', 'U', 'D') AND ({order} OR (p.audit_op <> 'D' AND ({values})))"
             f" AND NOT EXISTS ({emptied}) ORDER BY h.audit_id LIMIT :limit"
         )
+
+    def _before_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
+        if not column.protected:
+            return self.before_differs(audited, column)
+        there, before = self.member(column)
+        return f"({there} AND {self._forms_differ(column, before)})"
+
+    def _value_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
+        if not column.protected:
+            return self.value_differs(audited, column)
+        return self._forms_differ(column, f"h.{self.spelling.quote(column.name)}")
+
+    def _forms_differ(self, column: RecordedColumn, value: str) -> str:
+        """Compare forms made under one key; those under two keys can't be compared, nor what was recorded before."""
+        key, whole = (ENCRYPTED_KEY, ENCRYPTED_TAG) if column.encrypted else (DIGEST_KEY, DIGEST)
+        other = f"p.{self.spelling.quote(column.name)}"
+        keys, wholes = ([f"substr({text}, 1, {length})" for text in (value, other)] for length in (key, whole))
+        return f"(({value} IS NULL) <> ({other} IS NULL) OR ({keys[0]} = {keys[1]} AND {wholes[0]} <> {wholes[1]}))"
+
+    @abstractmethod
+    def member(self, column: RecordedColumn) -> tuple[str, str]:
+        """Give SQL that is true where the member of ``h.audit_before`` is there, and its text."""
 
     def _known(self, column: RecordedColumn, audited: AuditedTable, account: str) -> str:
         """Give SQL that is true where the column was recorded under its name when ``p`` was."""
@@ -102,6 +128,11 @@ class ContinuityDatabase(ABC):
 
 class PostgreSQLContinuity(ContinuityDatabase):
     """PostgreSQL."""
+
+    def member(self, column: RecordedColumn) -> tuple[str, str]:
+        """Look into the JSON."""
+        name = "'" + column.name.replace("'", "''").replace(":", "\\:") + "'"
+        return f"h.audit_before -> {name} IS NOT NULL", f"(h.audit_before ->> {name})"
 
     def before_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
         """Compare texts, bytewise."""
@@ -126,6 +157,11 @@ class PostgreSQLContinuity(ContinuityDatabase):
 
 class MariaDBContinuity(ContinuityDatabase):
     """MariaDB."""
+
+    def member(self, column: RecordedColumn) -> tuple[str, str]:
+        """Look into the JSON."""
+        path = self.path(column).replace(":", "\\:")
+        return f"JSON_EXISTS(h.audit_before, {path})", f"JSON_VALUE(h.audit_before, {path})"
 
     def exactly(self, column: str) -> str:
         """Compare bytes."""
@@ -154,6 +190,11 @@ class MariaDBContinuity(ContinuityDatabase):
 
 class SQLiteContinuity(ContinuityDatabase):
     """SQLite."""
+
+    def member(self, column: RecordedColumn) -> tuple[str, str]:
+        """Look into the JSON."""
+        path = self.path(column).replace(":", "\\:")
+        return f"json_type(h.audit_before, {path}) IS NOT NULL", f"json_extract(h.audit_before, {path})"
 
     def before_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
         """Compare the JSON of the stored value."""

@@ -405,4 +405,4 @@ def _print(result: Result, json: bool) -> None:
     Console(highlight=False).print(result.render())
 
 
-from . import adoption, log_commands, partitions  # noqa: E402, F401 (their commands are added to those above)
+from . import adoption, erasing, log_commands, partitions  # noqa: E402, F401 (their commands are added to those above)

@@ -14,13 +14,12 @@ from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.types import TypeEngine
 
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable, Trail
+from .images import Images
 from .objects import TrailObject, statements
 from .records import Records
-from .stages import Stages
 from .values import (
     CLAIMS,
     INTERNAL,
@@ -40,11 +39,10 @@ from .values import (
 )
 
 
-class Backend(Records, Stages):
+class Backend(Records, Images):
     """One database's way to guard, read and record."""
 
     name: ClassVar[str]
-    chunk: ClassVar[int] = 1000
 
     # -- guards ------------------------------------------------------------------
 
@@ -194,18 +192,9 @@ class Backend(Records, Stages):
             return "is there another row with the same key, since the table has no primary key?"
         return "was a key changed by a trigger or a rule?"
 
-    row_lock: ClassVar[str] = " FOR UPDATE"
     table_exists: ClassVar[str] = (
         "SELECT 1 FROM information_schema.tables WHERE table_schema = :schema AND table_name = :name"
     )
-
-    def look_up(self, audited: AuditedTable) -> str:
-        """Give what stands behind a table's alias to have rows looked up by key, so that no others are locked."""
-        return ""
-
-    @abstractmethod
-    def image_columns(self, audited: AuditedTable, alias: str) -> list[str]:
-        """Give the SQL expressions that an :class:`Image` is read with, for a table or alias of that quoted name."""
 
     def read_images(self, connection: Connection, target: Target, keys: Sequence[Key]) -> list[tuple[Any, ...]]:
         """Read rows and lock them: of each found, its key and then the values of its :class:`Image`."""
@@ -223,20 +212,6 @@ class Backend(Records, Stages):
         columns += [sa.column(f"o{i}") for i in range(len(self.image_columns(audited, "t")))]
         sql = self.key_predicate(audited, "t").join(parts)
         return sa.text(sql).bindparams(self.keys_parameter(audited)).columns(*columns)
-
-    def images_parts(self, target: Target) -> tuple[str, str]:
-        """Give what stands before and behind the keys' predicate in the SELECT that reads and locks rows."""
-        audited = target.audited
-        names = [f"t.{self.quote(column.name)} AS k{i}" for i, column in enumerate(audited.key)]
-        images = [f"{expression} AS o{i}" for i, expression in enumerate(self.image_columns(audited, "t"))]
-        settings = self.settings_expression(audited)
-        pinned = f" AND (SELECT {settings}) IS NOT NULL" if settings is not None else ""
-        order = ", ".join(f"t.{self.quote(column.name)}" for column in audited.key)
-        table = f"{self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)}"
-        return (
-            f"SELECT {', '.join(names + images)} FROM {table} WHERE ",
-            f"{pinned} ORDER BY {order}{self.row_lock}",
-        )
 
     @abstractmethod
     def record(
@@ -268,34 +243,11 @@ class Backend(Records, Stages):
         """Give an expression, labelled :data:`MARKER`, by which RETURNING of an upsert tells which rows it updated."""
         return None
 
-    def settings_expression(self, audited: AuditedTable) -> str | None:
-        """Give a SQL expression that pins settings which would falsify images, until the transaction ends.
-
-        It has to be evaluated before them: as a scalar subquery in WHERE, since a target list has no sure order.
-        """
-        return None
-
     @abstractmethod
     def insert_entry(
         self, connection: Connection, target: Target, claims: Mapping[str, Any], first: Entry | None, now: dt.datetime
     ) -> Entry:
         """Write an entry by itself, without history rows."""
-
-    def key_predicate(self, audited: AuditedTable, alias: str) -> str:
-        """Give ``alias.key IN :keys`` for a bound expanding parameter."""
-        names = [f"{alias}.{self.quote(column.name)}" for column in audited.key]
-        left = names[0] if len(names) == 1 else "(" + ", ".join(names) + ")"
-        return f"{left} IN :keys"
-
-    def keys_parameter(self, audited: AuditedTable) -> sa.BindParameter[Any]:
-        """Give the expanding parameter for :meth:`key_predicate`."""
-        types = [column.type for column in audited.key]
-        type_: TypeEngine[Any] = types[0] if len(types) == 1 else sa.types.TupleType(*types)
-        return sa.bindparam("keys", expanding=True, type_=type_)
-
-    def keys_value(self, audited: AuditedTable, keys: Sequence[Key]) -> list[Any]:
-        """Give keys in the shape that :meth:`keys_parameter` takes."""
-        return [key[0] for key in keys] if len(audited.key) == 1 else [tuple(key) for key in keys]
 
 
 _NOTED: Final = "_sa_audit_trails"

@@ -162,7 +162,9 @@ def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 
 
 def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
-    if table.info.get(TRAIL_TABLE) not in KEPT or _is_lifted(table, connection):
+    mark = table.info.get(TRAIL_TABLE)
+    keys = mark is None and TRAIL in table.info  # without which the history is unreadable
+    if not (keys or mark in KEPT) or _is_lifted(table, connection):
         return
     statement = sa.select(sa.literal(1)).select_from(table).limit(1)
     if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:

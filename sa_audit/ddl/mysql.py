@@ -61,6 +61,29 @@ class MariaDB(MariaDBCapture):
         """Keep each recorded column as text."""
         return [self._text(column, alias) for column in audited.columns]
 
+    def image_values(self, image: Image) -> list[Any]:
+        """Read the array."""
+        values: list[Any] = json.loads(image.values[0])
+        return values
+
+    def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Write the array."""
+        return (json.dumps(values, ensure_ascii=False),)
+
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT IGNORE."""
+        return mysql.insert(table).prefix_with("IGNORE")
+
+    def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Read with a shared lock."""
+        return query.with_for_update(read=True)
+
+    def row_label(self, audited: AuditedTable, alias: str) -> str:
+        """Take the hexadecimal digits of each part of the key, which a path can name without quotes."""
+        names = (f"{alias}.{self.quote(column.name)}" for column in audited.key)
+        parts = ", '_', ".join(f"COALESCE(HEX(CAST({name} AS BINARY)), 'n')" for name in names)
+        return f"CONCAT('k', {parts})"
+
     # -- recording -------------------------------------------------------------------
 
     def record(
@@ -83,17 +106,17 @@ class MariaDB(MariaDBCapture):
             if entry is None:
                 return Recorded(None, 0, 0)
         inserted = sum(
-            self._copy(connection, target, "I", batch.inserted[start : start + self.chunk], flush, entry)
+            self._copy(connection, target, "I", batch.inserted[start : start + self.chunk], flush, entry, batch)
             for start in range(0, len(batch.inserted), self.chunk)
         )
         others = sum(
-            self._copy(connection, target, "D", batch.deleted[start : start + self.chunk], flush, entry)
+            self._copy(connection, target, "D", batch.deleted[start : start + self.chunk], flush, entry, batch)
             for start in range(0, len(batch.deleted), self.chunk)
         )
         for start in range(0, len(batch.images), self.chunk):
             images = batch.images[start : start + self.chunk]
             statement = self._changed_statement(connection, target, len(images) == 1)
-            parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush, **_rows(images)}
+            parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush, **_rows(images), **_protected(batch)}
             others += int(internal(connection, statement, parameters).rowcount)
         return Recorded(entry, inserted, others)
 
@@ -113,7 +136,9 @@ class MariaDB(MariaDBCapture):
         row = internal(connection, statement, {**claims, "first_id": first.id if first else None}).one()
         return Entry(row.id, row.recorded_at)
 
-    def _copy(self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry) -> int:
+    def _copy(
+        self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry, batch: Batch
+    ) -> int:
         audited = target.audited
         cache_key = (self, "copy", op, tuple(target.schemas.items()))
         statement = audited.memo.get(cache_key)
@@ -122,7 +147,7 @@ class MariaDB(MariaDBCapture):
             sql = (
                 f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
                 f"(audit_tx, audit_op, audit_at, audit_flush{columns}) SELECT :tx, '{op}', :at, :flush"
-                f"{''.join(f', t.{self.quote(column.name)}' for column in audited.recorded)} "
+                f"{self.history_values(audited)} "
                 f"FROM {self.table_name(audited.table, target.schemas)} AS t{self.look_up(audited)} "
                 f"WHERE {self.key_predicate(audited, 't')}" + (" FOR UPDATE" if op == "D" else "")
             )
@@ -134,6 +159,7 @@ class MariaDB(MariaDBCapture):
             "at": entry.recorded_at,
             "flush": flush,
             "keys": self.keys_value(audited, keys),
+            **_protected(batch),
         }
         return int(internal(connection, statement, parameters).rowcount)
 
@@ -144,7 +170,8 @@ class MariaDB(MariaDBCapture):
         for start in range(0, len(batch.images), self.chunk):
             images = batch.images[start : start + self.chunk]
             statement = self._entry_statement(connection, target, len(images) == 1)
-            parameters = {**claims, "first_id": first.id if first else None, **_rows(images)}
+            first_id = first.id if first else None
+            parameters = {**claims, "first_id": first_id, **_rows(images), **_protected(batch)}
             row = internal(connection, statement, parameters).first()
             if row is not None:
                 return Entry(row.id, row.recorded_at)
@@ -189,7 +216,7 @@ class MariaDB(MariaDBCapture):
         """
         audited = target.audited
         members = ", ".join(self.members(audited, ":o" if single else "v.o")) or "''"
-        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        columns = self.history_values(audited)
         source = self._single_row(target) if single else self._document_rows(connection, target)
         return (
             f"SELECT * FROM (SELECT CONCAT({members}) AS audit_before{columns} FROM {source}) AS c "
@@ -229,7 +256,9 @@ class MariaDB(MariaDBCapture):
         """Give the condition that a row is as its image, which is in parameters."""
         keys = {column.name for column in audited.key}
         same = [
-            f"BINARY :o{i} <=> BINARY {self._text(column, 't')}"
+            f"{self.protected_member(audited, 't', f'b{audited.protected.index(column)}')} IS NULL"
+            if column.protected
+            else f"BINARY :o{i} <=> BINARY {self._text(column, 't')}"
             for i, column in enumerate(audited.columns)
             if column.name not in keys
         ]
@@ -297,6 +326,11 @@ def _entry_text(sql: str) -> Any:
     """Give the INSERT of an entry, which returns what the database gave it."""
     columns = (sa.column("id", sa.BigInteger()), sa.column("recorded_at", UTCDateTime()))
     return sa.text(sql).bindparams(*claim_parameters()).columns(*columns)
+
+
+def _protected(batch: Batch) -> dict[str, Any]:
+    """Give the document of protected values as a parameter, if there is one."""
+    return {} if batch.protected is None else {"protected": batch.protected}
 
 
 def _rows(images: Sequence[Image]) -> dict[str, Any]:

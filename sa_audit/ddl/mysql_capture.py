@@ -151,6 +151,10 @@ class MariaDBCapture(MariaDBGuards):
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"SHA2({text}, 256)" if column.masked else text
 
+    def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
+        """Look it up in the document."""
+        return f"JSON_VALUE(:protected, CONCAT('$.', {self.row_label(audited, alias)}, '.{member}'))"
+
     def members(self, audited: AuditedTable, image: str = "v.o", *, old_row: str = "", new_row: str = "t") -> list[str]:
         """Give, for each column that is no key, the SQL of its member of the before-object, empty where unchanged.
 
@@ -164,6 +168,10 @@ class MariaDBCapture(MariaDBGuards):
         members = []
         for i, column in enumerate(audited.columns):
             if column.name in keys:
+                continue
+            if column.protected:
+                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
+                members.append(f"COALESCE(CONCAT({self.json_key(column.name)}, {old}), '')")
                 continue
             old = self._text(column, old_row) if old_row else f"{image}{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"

@@ -7,7 +7,8 @@ Every text can be cast back to its column's type.  Imports model and SQLAlchemy 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from .backend import (
     MARKER,
     Batch,
     Entry,
+    Image,
     Recorded,
     Target,
     claim_parameters,
@@ -75,6 +77,30 @@ class PostgreSQL(PostgreSQLCapture):
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"pg_catalog.md5({text})" if column.masked else text
 
+    def image_values(self, image: Image) -> list[Any]:
+        """Read the array."""
+        values: list[Any] = json.loads(image.values[0])
+        return values
+
+    def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Write the array."""
+        return (json.dumps(values, ensure_ascii=False),)
+
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT ... ON CONFLICT DO NOTHING."""
+        return pg.insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
+
+    def row_label(self, audited: AuditedTable, alias: str) -> str:
+        """Take the texts of the key as a row; no setting changes them."""
+        key = (
+            text_form(self.database_type(column.type), f"{alias}.{self.quote(column.name)}") for column in audited.key
+        )
+        return f"CAST(ROW({', '.join(key)}) AS text)"
+
+    def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
+        """Look it up in the binary form, by search and not by scan."""
+        return f"((CAST(:protected AS jsonb) -> {self.row_label(audited, alias)}) ->> '{member}')"
+
     def key_predicate(self, audited: AuditedTable, alias: str) -> str:
         """Give keys of one column as an array, whose text and parameters don't grow with it."""
         if len(audited.key) > 1:
@@ -120,6 +146,8 @@ class PostgreSQL(PostgreSQLCapture):
                     parameters[f"{prefix}{index}"] = [key[index] for key in keys]
         if batch.images:
             parameters["images"] = images
+        if audited.protected:
+            parameters["protected"] = batch.protected
         row = internal(connection, statement, parameters).one()
         made = entry if entry is not None else (Entry(row.tx, row.recorded_at) if row.tx is not None else None)
         return Recorded(made, row.inserted, row.others)
@@ -135,7 +163,10 @@ class PostgreSQL(PostgreSQLCapture):
     def _build(self, target: Target, parts: str, document: str, *, known: bool) -> sa.TextualSelect:
         audited, schemas = target.audited, target.schemas
         columns = [self.quote(column.name) for column in audited.recorded]
-        selects, parameters = [], [sa.bindparam("flush", type_=sa.Integer())]
+        selects: list[str] = []
+        parameters: list[sa.BindParameter[Any]] = [sa.bindparam("flush", type_=sa.Integer())]
+        if audited.protected:
+            parameters.append(sa.bindparam("protected", type_=sa.Text()))
         for part in parts:
             sql, binds = self._part(part, audited, self.table_name(audited.table, schemas), document)
             selects.append(sql)
@@ -178,7 +209,7 @@ class PostgreSQL(PostgreSQLCapture):
     def _part(
         self, part: str, audited: AuditedTable, table: str, document: str
     ) -> tuple[str, list[sa.BindParameter[Any]]]:
-        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
+        columns = self.history_values(audited)
         if part == "U":
             positions = {column.name: i for i, column in enumerate(audited.columns)}
             match = " AND ".join(
@@ -263,6 +294,10 @@ def changed_rows(backend: PostgreSQL, audited: AuditedTable, columns: str, image
     members = []
     for i, column in enumerate(audited.columns):
         if column.name in keys:
+            continue
+        if column.protected:
+            old = backend.protected_member(audited, "t", f"b{audited.protected.index(column)}")
+            members.append(f"coalesce({backend.json_key(column.name)} || {old}, '')")
             continue
         old = f"v.o{i}" if staged else f"(v.o0 ->> {i})"
         member = f"coalesce(CAST(to_json({old}) AS text), 'null')" if staged else f"CAST(v.o0 -> {i} AS text)"

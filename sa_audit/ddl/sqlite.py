@@ -66,6 +66,24 @@ class SQLite(SQLiteCapture):
                 rows = [(*row[:i], read(row[i]), *row[i + 1 :]) for row in rows]
         return rows
 
+    def image_values(self, image: Image) -> list[Any]:
+        """Take the values as they are stored."""
+        return list(image.values)
+
+    def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Take the values as they are stored."""
+        return tuple(values)
+
+    def with_document(self, query: sa.Select[Any], document: str) -> sa.Select[Any]:
+        """Name the document as a table."""
+        return query.add_cte(sa.select(sa.literal(document).label("document")).cte("sa_audit_protected"))
+
+    def protected_text(self, value: Any) -> str | None:
+        """Give hexadecimal digits of a blob, and of a number the text that says it exactly."""
+        if value is None or isinstance(value, str):
+            return value
+        return value.hex().upper() if isinstance(value, bytes) else repr(value)
+
     # -- recording -------------------------------------------------------------------
 
     def record(
@@ -88,14 +106,16 @@ class SQLite(SQLiteCapture):
             if entry is None:
                 return Recorded(None, 0, 0)
         inserted = sum(
-            self._copy(connection, target, "I", keys, flush, entry) for keys in _chunks(batch.inserted, self.chunk)
+            self._copy(connection, target, "I", keys, flush, entry, batch.protected)
+            for keys in _chunks(batch.inserted, self.chunk)
         )
         others = sum(
-            self._copy(connection, target, "D", keys, flush, entry) for keys in _chunks(batch.deleted, self.chunk)
+            self._copy(connection, target, "D", keys, flush, entry, batch.protected)
+            for keys in _chunks(batch.deleted, self.chunk)
         )
         size = max(1, MAX_PARAMETERS // max(1, len(target.audited.columns)))
         for images in _chunks(batch.images, size):
-            others += self._insert_changed(connection, target, images, flush, entry)
+            others += self._insert_changed(connection, target, images, flush, entry, batch.protected)
         return Recorded(entry, inserted, others)
 
     def insert_entry(
@@ -127,19 +147,29 @@ class SQLite(SQLiteCapture):
         values += [self._stored(DOCUMENT, claims[name]) if name == "context" else claims[name] for name in CLAIMS]
         return sql, (*values, *parameters)
 
-    def _copy(self, connection: Connection, target: Target, op: str, keys: Any, flush: int, entry: Entry) -> int:
+    def _copy(
+        self,
+        connection: Connection,
+        target: Target,
+        op: str,
+        keys: Any,
+        flush: int,
+        entry: Entry,
+        protected: str | None,
+    ) -> int:
         audited = target.audited
         head = audited.memo.get((self, "copy", op, tuple(target.schemas.items())))
         if head is None:
             columns = "".join(f", {self.quote(column.name)}" for column in audited.recorded)
             head = audited.memo[self, "copy", op, tuple(target.schemas.items())] = (
                 f"INSERT INTO {self.table_name(audited.history, target.schemas)} "
-                f"(audit_tx, audit_op, audit_at, audit_flush{columns}) SELECT ?, '{op}', ?, ?"
-                f"{''.join(f', t.{self.quote(column.name)}' for column in audited.recorded)} "
+                f"(audit_tx, audit_op, audit_at, audit_flush{columns}) {_document(audited)}SELECT ?, '{op}', ?, ?"
+                f"{self.history_values(audited)} "
                 f"FROM {self.table_name(audited.table, target.schemas)} AS t WHERE "
             ).replace("\\:", ":")
         predicate, values = self._keys(audited, keys)
-        parameters = (entry.id, self._stored(MOMENT, entry.recorded_at), flush, *values)
+        own = () if protected is None else (protected,)
+        parameters = (*own, entry.id, self._stored(MOMENT, entry.recorded_at), flush, *values)
         return int(connection.exec_driver_sql(head + predicate, parameters, execution_options=OWN).rowcount)
 
     def _keys(self, audited: AuditedTable, keys: Sequence[Key]) -> tuple[str, list[Any]]:
@@ -180,13 +210,22 @@ class SQLite(SQLiteCapture):
         size = max(1, MAX_PARAMETERS // max(1, len(target.audited.columns)))
         for images in (batch.images[:FIRST], *_chunks(batch.images[FIRST:], size)):
             condition = f" WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(target, len(images))}))"
-            sql, parameters = self._entry_statement(target, claims, first, now, condition, _flat(images))
+            values = _values(images, batch.protected)
+            sql, parameters = self._entry_statement(target, claims, first, now, condition, values)
             row = connection.exec_driver_sql(sql, parameters, execution_options=OWN).first()
             if row is not None:
                 return self._entry(row)
         return None
 
-    def _insert_changed(self, connection: Connection, target: Target, images: Any, flush: int, entry: Entry) -> int:
+    def _insert_changed(
+        self,
+        connection: Connection,
+        target: Target,
+        images: Any,
+        flush: int,
+        entry: Entry,
+        protected: str | None,
+    ) -> int:
         audited, cache_key = target.audited, (self, "insert changed", tuple(target.schemas.items()))
         head = audited.memo.get(cache_key)
         if head is None:
@@ -198,7 +237,7 @@ class SQLite(SQLiteCapture):
                 f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} FROM ("
             ).replace("\\:", ":")
         sql = f"{head}{self._changed_rows(target, len(images))}) AS d"
-        parameters = (entry.id, self._stored(MOMENT, entry.recorded_at), flush, *_flat(images))
+        parameters = (entry.id, self._stored(MOMENT, entry.recorded_at), flush, *_values(images, protected))
         return int(connection.exec_driver_sql(sql, parameters, execution_options=OWN).rowcount)
 
     def _changed_rows(self, target: Target, count: int) -> str:
@@ -221,8 +260,9 @@ class SQLite(SQLiteCapture):
             for old, column in zip(names, audited.columns, strict=True)
             if column.name in keys
         )
-        columns = "".join(f", t.{self.quote(column.name)}" for column in audited.recorded)
-        head = f"WITH v({', '.join(names)}) AS (VALUES "
+        columns = self.history_values(audited)
+        document = _document(audited).rstrip()
+        head = f"{document + ', ' if document else 'WITH '}v({', '.join(names)}) AS (VALUES "
         row = "(" + ", ".join("?" * len(names)) + ")"
         tail = (
             f") SELECT * FROM (SELECT {' || '.join(members) or chr(39) * 2} AS audit_before{columns} FROM v "
@@ -270,8 +310,14 @@ def _result_processor(backend: SQLite, type_: TypeEngine[Any]) -> Callable[[Any]
     return type_.dialect_impl(backend.dialect).result_processor(backend.dialect, None)
 
 
-def _flat(images: Sequence[Image]) -> Iterator[Any]:
-    return chain.from_iterable(image.values for image in images)
+def _values(images: Sequence[Image], protected: str | None) -> Iterator[Any]:
+    """Give the parameters of the rows that differ from their images: the document first, if there is one."""
+    return chain(() if protected is None else (protected,), *(image.values for image in images))
+
+
+def _document(audited: AuditedTable) -> str:
+    """Give what names the document of protected values, the statement's first parameter."""
+    return "WITH sa_audit_protected(document) AS (VALUES (?)) " if audited.protected else ""
 
 
 def _chunks(rows: Any, size: int) -> Any:

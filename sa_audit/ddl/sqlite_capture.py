@@ -130,6 +130,18 @@ class SQLiteCapture(SQLiteGuards):
                 if self.can_be_told(connection, target):
                     raise  # else a migration back has just dropped it, and nothing stays
 
+    # -- protected values -------------------------------------------------------------
+
+    def row_label(self, audited: AuditedTable, alias: str) -> str:
+        """Take the hexadecimal digits of the key's literals, which a path can name without quotes."""
+        literals = " || ',' || ".join(f"quote({alias}.{self.quote(column.name)})" for column in audited.key)
+        return f"'k' || hex({literals})"
+
+    def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
+        """Look it up in the document, which the statement names as a table, since the driver counts parameters."""
+        path = f"'$.' || {self.row_label(audited, alias)} || '.{member}'"
+        return f"json_extract((SELECT document FROM sa_audit_protected), {path})"
+
     # -- before-objects ---------------------------------------------------------------
 
     def members(self, audited: AuditedTable, old_row: str = "", new_row: str = "t") -> list[str]:
@@ -146,6 +158,10 @@ class SQLiteCapture(SQLiteGuards):
             if column.name in keys:
                 continue
             name = self.quote(column.name)
+            if column.protected:
+                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
+                members.append(f"coalesce({self.json_key(column.name)} || {old}, '')")
+                continue
             old, new = f"{old_row}.{name}" if old_row else f"v.o{i}", f"{new_row}.{name}"
             value = "'true'" if column.masked else json_form(old)
             same = f"{old} IS {new} COLLATE BINARY"

@@ -37,11 +37,14 @@ class Batch:
     """What one statement of recording writes of one table.
 
     ``inserted`` and ``deleted`` are keys of rows that stand in the table now, ``images`` rows as they were.
+    ``protected`` is the JSON of what the history holds of columns whose values it doesn't, by the rows' labels: the
+    new form ``n0``, ``n1`` and so on, and, where it changed, the JSON of the old one, ``b0`` and so on.
     """
 
     inserted: Sequence[Key] = ()
     images: Sequence[Image] = ()
     deleted: Sequence[Key] = ()
+    protected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ SIGNATURES: Final = (
     frozenset({"audit_id", "audit_tx", "audit_at", "action", "entity", "table_name", "identity"}),
     frozenset({"audit_id", "audit_tx", "audit_at", "entity", "table_name", "statement", "row_count"}),
     frozenset({"audit_id", "audit_tx", "audit_at", "access_id", "table_name", "identity"}),
+    frozenset({"audit_id", "audit_tx", "audit_at", "name", "event", "commitment"}),
+    frozenset({"name", "subject", "wrapped", "wrapped_by"}),
     frozenset({"table_name", "column_id", "name", "type", "event", "revision", "recorded_at"}),
     frozenset({"number", "first_leaf", "leaves", "entries", "tiles"}),
     frozenset({"block", "table_id", "first_row", "last_row", "leaves"}),

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import ops
 
+from ..errors import ConfigurationError
 from ..model.history import AuditedTable
 from .fitting import fits
 from .following import Following
@@ -123,6 +124,7 @@ class _Columns:
             else:
                 live_name = column.name
             if column.name in self.added and self.source:
+                self._refuse_protected(column.source)
                 self._baseline()  # it was dropped once, and comes back with other values
             if self._retype(column.source, recorded, live_name):
                 replaced.add(column.name)
@@ -136,6 +138,7 @@ class _Columns:
         self.result.changes.append(AddHistoryColumn(self.script, self.audited.history, plain))
         self._note(source.name, type_of(self.script, source), "create", None)
         if self.source and (source.name in self.source or source.server_default is not None):
+            self._refuse_protected(source)
             self._baseline()
 
     def _rename(self, source: sa.Column[Any], former: str) -> None:
@@ -168,8 +171,23 @@ class _Columns:
             ReplaceHistoryColumn(history, column, plain, indexes, granted(self.script, self.audited, source.name))
         )
         if self.source:
+            self._refuse_protected(source)
             self._baseline()
         return True
+
+    def _refuse_protected(self, source: sa.Column[Any]) -> None:
+        """Refuse to carry in values that only Python can bring into the form that the history shall hold.
+
+        Raises:
+            ConfigurationError: naming the column.
+        """
+        for column in self.audited.protected:
+            if column.source is source:
+                raise ConfigurationError(
+                    f"column {source} has the policy {column.policy!r} and holds values already, which the migration "
+                    "can't bring into the form that the history shall hold: add a new column with the policy and no "
+                    "server default, and copy the values over by an UPDATE through the application's models"
+                )
 
     def _same(self, type_: Any, live: Any) -> bool:
         """Compare as Alembic does, which knows each database's other names of a type."""

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Dialect
 
 from ..ddl import Backend, TrailObject, backend_for
 from ..ddl.objects import Kind, dropped, spoken, statements
-from ..model.history import AuditedTable, Trail
+from ..model.history import AuditedTable, RecordedColumn, Trail
 from .text import wrapped
 
 Place = tuple[str | None, str]
@@ -287,8 +287,19 @@ class Script(ABC):
 
     def copies(self, audited: AuditedTable, alias: str, indent: str = "    ") -> str:
         """Give the expressions of a baseline's SELECT."""
-        values = [f"{alias}.{self.quote(column.name)}" for column in audited.recorded]
+        values = [
+            self._last_form(audited, column, alias) if column.protected else f"{alias}.{self.quote(column.name)}"
+            for column in audited.recorded
+        ]
         return wrapped(["entry.id", "entry.recorded_at", "'B'", "1", *values], indent)
+
+    def _last_form(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Give what the history holds of a protected value already, since the database can't make it."""
+        same = " AND ".join(f"h.{self.quote(key.name)} = {alias}.{self.quote(key.name)}" for key in audited.key)
+        return (
+            f"(SELECT h.{self.quote(column.name)} FROM {self.name_of(audited.history)} AS h "
+            f"WHERE {same} ORDER BY h.audit_id DESC LIMIT 1)"
+        )
 
 
 def bare_object(kind: Kind, schema: str | None, name: str) -> TrailObject:

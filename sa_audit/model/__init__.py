@@ -15,7 +15,7 @@ from .history import (
     require_audited,
     trail_of,
 )
-from .policy import Digest, Encrypt, Erased, Exclude, Excluded, Marker, Mask, Masked, Policy
+from .policy import Digest, Digested, Encrypt, Encrypted, Erased, Exclude, Excluded, Marker, Mask, Masked, Policy
 
 __all__ = [
     "AuditOptions",
@@ -23,7 +23,9 @@ __all__ = [
     "AuditedTable",
     "Configuration",
     "Digest",
+    "Digested",
     "Encrypt",
+    "Encrypted",
     "Erased",
     "Exclude",
     "Excluded",

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from ..errors import ConfigurationError
 from .configuration import AuditOptions
 from .names import MAX_NAME, short_name
-from .policy import Exclude, Mask, Policy, policy_of
+from .policy import Digest, Encrypt, Exclude, Mask, Policy, policy_of
 from .tables import DB_TXID, RANDOM_SALT, TRAIL_TABLE, NextAuditId, PartitionedKey
-from .types import BigId, Salt, UTCDateTime, plain_type
+from .types import BigId, DigestType, EncryptedType, Salt, UTCDateTime, plain_type
 
 if TYPE_CHECKING:
     from .history import Trail
@@ -33,7 +34,7 @@ RESERVED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RecordedColumn:
     """One column of an audited table as the history knows it.
 
@@ -53,6 +54,28 @@ class RecordedColumn:
     def masked(self) -> bool:
         """Whether only the fact of a change is recorded."""
         return isinstance(self.policy, Mask)
+
+    @property
+    def digested(self) -> bool:
+        """Whether a keyed digest of the value is recorded."""
+        return isinstance(self.policy, Digest)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the value is recorded encrypted."""
+        return isinstance(self.policy, Encrypt)
+
+    @property
+    def protected(self) -> bool:
+        """Whether the history holds another form of the value, which only Python can make of it."""
+        return isinstance(self.policy, Digest | Encrypt)
+
+    @property
+    def shown_type(self) -> TypeEngine[Any]:
+        """The type by which recorded values are read."""
+        if self.protected and self.recorded is not None:
+            return self.recorded.type
+        return self.source.type
 
 
 class AuditedTable:
@@ -95,6 +118,49 @@ class AuditedTable:
     def recorded(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds."""
         return [column for column in self.columns if column.recorded is not None]
+
+    @property
+    def protected(self) -> list[RecordedColumn]:
+        """The recorded columns whose values the history holds in another form."""
+        known: list[RecordedColumn] | None = self.memo.get("protected")
+        if known is None:
+            known = self.memo["protected"] = [column for column in self.columns if column.protected]
+        return known
+
+    @property
+    def encrypted(self) -> list[RecordedColumn]:
+        """The recorded columns whose values the history holds encrypted."""
+        return [column for column in self.protected if column.encrypted]
+
+    @property
+    def protected_reads(self) -> list[RecordedColumn]:
+        """The protected columns, and behind them those that say whose values the encrypted ones are."""
+        known: list[RecordedColumn] | None = self.memo.get("protected_reads")
+        if known is None:
+            subjects = dict.fromkeys(self.subject_of(column) for column in self.encrypted)
+            known = self.memo["protected_reads"] = [*self.protected, *subjects]
+        return known
+
+    def subject_of(self, column: RecordedColumn) -> RecordedColumn:
+        """Give the column that says whose value an encrypted one is.
+
+        Raises:
+            ConfigurationError: if there is none.
+        """
+        policy = column.policy
+        name = (policy.subject if isinstance(policy, Encrypt) else None) or self.options.subject
+        if name is None:
+            raise ConfigurationError(
+                f"column {column.source} has the policy {policy!r}, and nothing says whose value it is: name a column "
+                "of the table by Encrypt(subject=...) or AuditOptions(subject=...)"
+            )
+        for other in self.columns:
+            if other.name == name and other.policy is None:
+                return other
+        raise ConfigurationError(
+            f"column {column.source} has the policy {policy!r}, and {self.table.fullname} records no column {name!r} "
+            "without a policy: name the one that says whose value it is"
+        )
 
     def _build(self) -> sa.Table:
         self._check()
@@ -197,14 +263,61 @@ class AuditedTable:
             self.excluded.append(column)
         elif isinstance(policy, Mask):
             self.columns.append(RecordedColumn(column, None, policy))
+        elif isinstance(policy, Digest):
+            self._check_protected(column, policy)
+            self.columns.append(RecordedColumn(column, self._shadow(column, DigestType()), policy))
+        elif isinstance(policy, Encrypt):
+            self._check_protected(column, policy)
+            self._check_encryptable(column, policy)
+            self.columns.append(RecordedColumn(column, self._shadow(column, EncryptedType()), policy))
+            self.trail.watch_keys()
         else:
             self.columns.append(RecordedColumn(column, self._shadow(column), policy))
             self.index_foreign_keys()
 
-    def _shadow(self, column: sa.Column[Any]) -> sa.Column[Any]:
-        pending = isinstance(column.type, sa.types.NullType)
+    def _check_protected(self, column: sa.Column[Any], policy: Policy) -> None:
+        if column.foreign_keys:
+            raise ConfigurationError(
+                f"column {column} has the policy {policy!r} and a foreign key, which would lead nowhere in the past: "
+                "leave the policy out, and keep personal data out of keys"
+            )
+        self.check_capture()
+
+    def _check_encryptable(self, column: sa.Column[Any], policy: Policy) -> None:
+        type_: Any = column.type
+        while isinstance(type_, sa.types.TypeDecorator):
+            type_ = type_.impl_instance
+        plain = isinstance(type_, sa.String | sa.Integer | sa.Date) and not isinstance(type_, sa.Enum)
+        if not plain or type_._variant_mapping:
+            raise ConfigurationError(
+                f"column {column} has the policy {policy!r} and the type {column.type!r}: encrypted are text, whole "
+                "numbers and dates; use Mask() or Digest() for other types"
+            )
+
+    def check_capture(self) -> None:
+        """Refuse trigger capture of a table whose values only Python can bring into the form that is recorded.
+
+        Raises:
+            ConfigurationError: naming the column.
+        """
+        if not self.by_trigger:
+            return
+        for column in self.table.columns:
+            policy = policy_of(column.info, str(column))
+            if isinstance(policy, Digest | Encrypt):
+                raise ConfigurationError(
+                    f"column {column} has the policy {policy!r}, and a trigger would need the key, which the database "
+                    "must not have: use capture='session' for this table, Mask() for the column, or keep in the "
+                    "column itself what the history shall hold"
+                )
+
+    def _shadow(self, column: sa.Column[Any], type_: TypeEngine[Any] | None = None) -> sa.Column[Any]:
+        pending = type_ is None and isinstance(column.type, sa.types.NullType)
         shadow: sa.Column[Any] = sa.Column(
-            column.name, column.type if pending else plain_type(column.type), key=column.key, nullable=True
+            column.name,
+            type_ if type_ is not None else column.type if pending else plain_type(column.type),
+            key=column.key,
+            nullable=True,
         )
         self.history.append_column(shadow, replace_existing=True)
         if pending:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 
 Capture = Literal["session", "trigger"]
+PROVIDES: Final = ("current", "digest_keys", "unwrap", "wrap")
+"""What a provider of keys has; :class:`sa_audit.privacy.KeyProvider` says what of."""
+
 Reads = Literal[False, True, "durable", "relaxed"]
 
 
@@ -36,7 +39,7 @@ class AuditOptions:
         reads: record reads, too: True or ``"durable"`` commits the record of a read before its rows are handed over,
             ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
-        subject: the column that says whose data a row is (not in this release).
+        subject: the column that says whose data a row is, for ``Encrypt()`` columns that don't say it themselves.
         retention: how long the history is kept (not in this release).
         partition: ``"month"`` to have PostgreSQL keep the history in partitions, one for each month of UTC; on other
             databases it changes nothing.
@@ -64,7 +67,9 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
         if not isinstance(self.attempts, bool):
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
-        for name in ("subject", "retention"):
+        if self.subject is not None and not _is_name(self.subject):
+            raise ConfigurationError(f"AuditOptions(subject={self.subject!r}): give the name of a column")
+        for name in ("retention",):
             if getattr(self, name):
                 raise ConfigurationError(
                     f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
@@ -130,9 +135,15 @@ class Configuration:
         engine = self.record_engine
         if engine is not None and not isinstance(getattr(engine, "sync_engine", engine), sa.Engine):
             raise ConfigurationError(f"configure(record_engine={engine!r}): give a sqlalchemy Engine or AsyncEngine")
-        for name in ("keys",):
-            if getattr(self, name) is not None:
-                raise ConfigurationError(f"configure({name}=...) is not in this release of sa_audit: leave it out")
+        if self.keys is not None and not all(hasattr(self.keys, name) for name in PROVIDES):
+            raise ConfigurationError(
+                f"configure(keys={type(self.keys).__name__}) has not {', '.join(PROVIDES)}: give a "
+                "sa_audit.KeyProvider, such as sa_audit.privacy.FileKeys(path)"
+            )
+
+
+def _is_name(given: object) -> bool:
+    return isinstance(given, str) and bool(given)
 
 
 def _check_capture(capture: object, where: str) -> None:

@@ -80,7 +80,7 @@ def configure(
         roles: the database roles that migrations give the trail to; None: they have no privilege section.
         partition: ``"month"`` to have PostgreSQL keep all histories in partitions, one for each month of UTC; on other
             databases it changes nothing.
-        keys: not in this release.
+        keys: the provider of the keys for ``Digest`` and ``Encrypt`` columns: a :class:`sa_audit.privacy.KeyProvider`.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
             the session's, with a pool of its own.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.

@@ -18,7 +18,7 @@ from ..errors import ConfigurationError, NotAudited
 from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
 from .log import FIXED, clear_the_way
-from .records import access_row_table, access_table, event_table
+from .records import access_row_table, access_table, event_table, key_table, person_key_table
 from .tables import TRAIL_TABLE, history_sequence
 from .types import plain_type
 
@@ -69,6 +69,9 @@ class Trail:
         self.event = self._record_table(event_table)
         self.access: sa.Table | None = None
         self.access_row: sa.Table | None = None
+        self.key: sa.Table | None = None
+        self.person_key: sa.Table | None = None
+        self.secrets: Any = None
 
     def _record_table(self, make: Callable[[sa.MetaData, str | None, sa.Sequence], sa.Table]) -> sa.Table:
         table = make(self.metadata, self.transaction.schema, self.sequence)
@@ -79,7 +82,7 @@ class Trail:
     @property
     def records(self) -> list[sa.Table]:
         """The tables of what is not a change: events, and reads where a model records them."""
-        return [table for table in (self.event, self.access, self.access_row) if table is not None]
+        return [table for table in (self.event, self.access, self.access_row, self.key) if table is not None]
 
     def watch_reads(self) -> None:
         """Make the tables of reads, once a model records them."""
@@ -87,6 +90,13 @@ class Trail:
             self.access = self._record_table(access_table)
             self.access_row = self._record_table(access_row_table)
             reading.add(self)
+
+    def watch_keys(self) -> None:
+        """Make the tables of the keys of persons, once a model encrypts."""
+        if self.key is None:
+            self.key = self._record_table(key_table)
+            self.person_key = person_key_table(self.metadata, self.transaction.schema)
+            self.person_key.info[TRAIL] = self
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
@@ -168,6 +178,8 @@ class Trail:
             )
         self.configuration, self.configured = configuration, True
         self._note_captures(bool(self.captured()))
+        for audited in self.audited.values():
+            audited.check_capture()
         if not moved:
             return
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]
@@ -175,6 +187,8 @@ class Trail:
             self.metadata.remove(history)
         for table in (*self.fixed, *self.records):
             self.metadata.remove(table)
+        if self.person_key is not None:
+            self.metadata.remove(self.person_key)
         self.metadata._sequences.pop(self.sequence._key, None)
         self.audited.clear()
         self.pending.clear()

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import ConfigurationError, UnsupportedPolicy
+from ..errors import ConfigurationError
 
 POLICY_KEY: Final = "sa_audit"
 
@@ -48,28 +48,51 @@ class Mask(Policy):
     """Record that the column changed, never a value of it."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Digest(Policy):
-    """Record a keyed digest of the value.  Not in this release: constructing it raises.
+    """Record a keyed digest (HMAC-SHA-256) of the value: equality can be shown, the value can't.
 
-    Raises:
-        UnsupportedPolicy: always.
+    The key comes from the :class:`~sa_audit.KeyProvider` that ``configure(keys=...)`` names; the database never has
+    it, so that a table with such a column can't be recorded by triggers.  NULL stays NULL.
     """
 
-    def __init__(self, *_arguments: Any, **_options: Any) -> None:
-        raise UnsupportedPolicy("Digest() is not in this release of sa_audit: use Mask() or Exclude() for this column")
+
+class Digested(str):
+    """What the history holds of a value under :class:`Digest`: ``hmac-sha256:KEY:DIGEST``, in hexadecimal digits."""
+
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, init=False)
+class Encrypted(str):
+    """What the history holds of a value under :class:`Encrypt`: ``aes-256-gcm:KEY:TAG:CIPHERTEXT``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Encrypt(Policy):
-    """Record the value encrypted under its person's key.  Not in this release: constructing it raises.
+    """Record the value encrypted (AES-256-GCM) under the key of the person that it is about.
+
+    Destroying the key, by :func:`sa_audit.erase`, makes every recorded value of the person unreadable, while the
+    record and its proofs stay.  The column holds text, whole numbers or dates.  NULL stays NULL.
+
+    Args:
+        subject: the column of the same table that says whose value it is, by its name in the database; None: that of
+            ``AuditOptions(subject=...)``.
 
     Raises:
-        UnsupportedPolicy: always.
+        ConfigurationError: for a subject that is no name.
     """
 
-    def __init__(self, *_arguments: Any, **_options: Any) -> None:
-        raise UnsupportedPolicy("Encrypt() is not in this release of sa_audit: use Mask() or Exclude() for this column")
+    subject: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.subject is not None and not _is_name(self.subject):
+            raise ConfigurationError(f"Encrypt(subject={self.subject!r}): give the name of a column")
+
+
+def _is_name(given: object) -> bool:
+    return isinstance(given, str) and bool(given)
 
 
 def policy_of(info: dict[Any, Any], where: str) -> Policy | None:

@@ -18,6 +18,8 @@ from .types import BigId, Name, Salt, UTCDateTime
 EVENT: Final = "audit_event"
 ACCESS: Final = "audit_access"
 ACCESS_ROW: Final = "audit_access_row"
+KEY: Final = "audit_key"
+PERSON_KEY: Final = "audit_person_key"
 
 MAX_IDENTITY: Final = 480
 """Length of the text of a key, in characters; MariaDB indexes no more beside the table's name and the moment."""
@@ -85,6 +87,50 @@ def access_row_table(metadata: sa.MetaData, schema: str | None, sequence: sa.Seq
         sa.Index("ix_audit_access_row_access_id", "access_id"),
         comment="sa_audit: the rows that a statement has shown",
         mark=ACCESS,
+    )
+
+
+def key_table(metadata: sa.MetaData, schema: str | None, sequence: sa.Sequence) -> sa.Table:
+    """Give ``audit_key``: that the key of a person was made, with what it is bound to, or destroyed.
+
+    ``name`` says nothing of the person.  ``commitment`` is that of docs/format/entries.md, "Person key", as 64
+    hexadecimal digits, and NULL for ``destroyed``.
+    """
+    return _table(
+        metadata,
+        schema,
+        sequence,
+        KEY,
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.Column("event", sa.String(10), nullable=False),
+        sa.Column("commitment", sa.String(64)),
+        sa.Column("reason", sa.Text()),
+        sa.Index("ix_audit_key_name", "name"),
+        comment="sa_audit: keys of persons, made and destroyed",
+        mark=EVENT,
+    )
+
+
+def person_key_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    """Give ``audit_person_key``: the keys of persons, each wrapped by a key-encryption key.
+
+    The one table beside the trail whose rows are changed and deleted, by rotation and by erasure; so it has no guards,
+    and its comment not the mark by which migrations know the tables of the trail.
+    """
+    text = sa.String(255).with_variant(sa.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+    return sa.Table(
+        PERSON_KEY,
+        metadata,
+        sa.Column("name", sa.String(32), primary_key=True),
+        sa.Column("subject", text, nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(2000), nullable=False),
+        sa.Column("wrapped_by", sa.String(255), nullable=False),
+        sa.UniqueConstraint("subject", name="uq_audit_person_key_subject"),
+        schema=schema,
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+        comment="wrapped keys of persons: without them nobody can read what is encrypted in the history",
+        extend_existing=True,
     )
 
 

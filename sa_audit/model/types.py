@@ -14,6 +14,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from .policy import Digested, Encrypted
+
 
 class UTCDateTime(TypeDecorator[dt.datetime]):
     """An aware moment in microseconds: ``timestamptz``, ``DATETIME(6)`` in UTC, or ISO text on SQLite."""
@@ -43,6 +45,28 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class DigestType(TypeDecorator[Digested]):
+    """The text of a keyed digest, read as :class:`Digested`; what was recorded before the policy stays as it is."""
+
+    impl = sa.String(128)
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Digested | None:
+        """Mark the text as a digest."""
+        return None if value is None else Digested(value)
+
+
+class EncryptedType(TypeDecorator[Encrypted]):
+    """The text of an encrypted value, read as :class:`Encrypted`."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Encrypted | None:
+        """Mark the text as encrypted."""
+        return None if value is None else Encrypted(value)
 
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -8,6 +8,7 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from abc import ABC, abstractmethod
@@ -46,7 +47,7 @@ class Reader(ABC):
 
     def decoders(self, audited: AuditedTable, names: ColumnNames) -> dict[str, Decoder]:
         """Give what turns a member of the document into its value, by the name of the column that keeps its values."""
-        types = {column.name: column.source.type for column in audited.recorded}
+        types = {column.name: column.shown_type for column in audited.recorded}
         types |= {former.name: former.type for formers in names.formers.values() for former in formers}
         return {name: self.decoder(type_) for name, type_ in types.items()}
 
@@ -92,6 +93,20 @@ class Reader(ABC):
             raise IntegrityFinding(
                 f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's type"
             ) from error
+
+    def decoded(self, type_: TypeEngine[Any], text: str) -> Any:
+        """Give the value of the text that the database makes of one: of text, a whole number or a date."""
+        plain: Any = type_._unwrapped_dialect_impl(self.dialect)
+        value: Any = text
+        if isinstance(plain, sa.Integer):
+            value = int(text)
+        elif isinstance(plain, sa.Date):
+            value = self.driver_date(text)
+        return self.processor(type_)(value)
+
+    def driver_date(self, text: str) -> Any:
+        """Give a date as the driver gives it."""
+        return dt.date.fromisoformat(text)
 
     @abstractmethod
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -158,7 +173,7 @@ class PostgreSQLReader(Reader):
     def _cast(self, audited: AuditedTable, column: RecordedColumn, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
         if column.recorded is None:
             raise NotAudited(f"the values of column {column.source} are not recorded")
-        return sa.type_coerce(sa.cast(_text(audited.history, spans), column.recorded.type), column.source.type)
+        return sa.type_coerce(sa.cast(_text(audited.history, spans), column.recorded.type), column.shown_type)
 
     def _cast_former(self, audited: AuditedTable, former: Former, spans: Sequence[Span]) -> sa.ColumnElement[Any]:
         """Cast to a type that the column had; where the row's value doesn't tell that it was that one, only if it can.
@@ -232,6 +247,10 @@ class SQLiteReader(Reader):
 
     one_sequence = False
     missing_table = frozenset({"no such table", "no such column"})
+
+    def driver_date(self, text: str) -> Any:
+        """Take the text that is stored."""
+        return text
 
     def column_names(self, connection: Connection, schema: str | None) -> list[tuple[str, str]]:
         """Ask the catalog of one file; see :meth:`Reader.column_names`."""
@@ -320,18 +339,21 @@ def reader_for(connection: Connection) -> Reader:
     Raises:
         NotAudited: for a database that the library does not know.
     """
+    return reader_of(connection.dialect)
+
+
+def reader_of(dialect: Dialect) -> Reader:
+    """Give the reader of a dialect; raises as :func:`reader_for` does."""
     known: dict[str, type[PostgreSQLReader] | type[SQLiteReader] | type[MariaDBReader]] = {
         "postgresql": PostgreSQLReader,
         "sqlite": SQLiteReader,
         "mysql": MariaDBReader,
         "mariadb": MariaDBReader,
     }
-    reader = known.get(connection.dialect.name)
+    reader = known.get(dialect.name)
     if reader is None:
-        raise NotAudited(
-            f"the database {connection.dialect.name!r} holds no trail: ask one on PostgreSQL, MariaDB or SQLite"
-        )
-    return reader(connection.dialect)
+        raise NotAudited(f"the database {dialect.name!r} holds no trail: ask one on PostgreSQL, MariaDB or SQLite")
+    return reader(dialect)
 
 
 def members_of(text: str | None, audited: AuditedTable) -> dict[str, Any]:

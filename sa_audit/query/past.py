@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import TableClause
 
 from ..errors import CaptureMissing, ConfigurationError, InvalidMoment, NotAudited
-from ..model import AuditedTable, Marker, audited_of
+from ..model import AuditedTable, Digested, Marker, audited_of
 from ..model.tables import BASELINE_DONE
+from .decrypting import load_keys
 from .formers import formers_at
 from .moment import Moment
 from .names import Former, names_of
@@ -84,7 +85,7 @@ class Past:
             NotAudited: if there is one.
         """
         for name, value in parameters.items():
-            if isinstance(value, Marker):
+            if isinstance(value, Marker | Digested):
                 raise NotAudited(
                     f"the parameter {name!r} is {value}: the value is not in the history, so nothing can be found by it"
                 )
@@ -112,6 +113,7 @@ class Past:
             CaptureMissing: if the database has no trail.
         """
         try:
+            load_keys(present, tables)
             for trail in {audited.trail for audited in tables}:
                 named = {audited.table.fullname: audited for audited in tables if audited.trail is trail}
                 tracked = database.tracked(present, trail.column, list(named), self.moment)

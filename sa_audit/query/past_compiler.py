@@ -238,8 +238,7 @@ class PastCompiler(ReadOnlyCompiler):
 
     def _add_to_result_map(self, keyname: str, name: str, objects: tuple[Any, ...], type_: TypeEngine[Any]) -> None:
         """Give the marker as the result of a column that has no recorded value."""
-        marker = self._revealed[1] if self._revealed is not None else None
-        shown = marker.type if isinstance(marker, Former) else type_ if marker is None else _MARKER_TYPES[marker]
+        shown = type_ if self._revealed is None else _shown_type(self._revealed[1])
         super()._add_to_result_map(keyname, name, objects, shown)
 
     def _require_plain_list(self, select: Any, column: ColumnClause[Any], marker: Unusable) -> None:
@@ -316,6 +315,10 @@ class _Columns:
 _MARKER_TYPES: Final = {marker: MarkerType(marker) for marker in Marker}
 
 
+def _shown_type(marker: Unusable) -> TypeEngine[Any]:
+    return _MARKER_TYPES[marker] if isinstance(marker, Marker) else marker.type
+
+
 def _compound_places(
     compound: Any, parts: list[list[tuple[Any, Unusable | None]]]
 ) -> list[tuple[Any, Unusable | None]]:
@@ -357,7 +360,7 @@ def _audited_source(source: Any) -> AuditedTable | None:
     return audited_of(table) if isinstance(table, sa.Table) else None
 
 
-def _marker_in(audited: AuditedTable, column: Any) -> Marker | None:
+def _marker_in(audited: AuditedTable, column: Any) -> Unusable | None:
     return unrecorded(audited).get(column.name)
 
 

@@ -8,16 +8,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
 from ..errors import NotAudited, ReadOnlyPast
 from ..model import Marker
 from .names import Former
 
-Unusable = Marker | Former
-"""Why a column of the past may only be shown: no value of it is known, or one of another type."""
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the history holds of a column in the place of its values.
+
+    Args:
+        name: what it is, for messages.
+        type: its type.
+    """
+
+    name: str
+    type: TypeEngine[Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Unusable = Marker | Held | Former
+"""Why a column of the past may only be shown: no value of it is known, or one in another form or of another type."""
 
 _UNSEEN: Final = re.compile(
     r"\b(select|from|table|into|insert|update|delete|merge|truncate|share|lock|call|copy|execute)\b|;", re.IGNORECASE
@@ -136,4 +155,4 @@ def reason(marker: Unusable) -> str:
     return f"its values are not in the history ({marker})"
 
 
-__all__ = ["ReadOnlyCompiler", "Unusable", "reason", "refuse_use"]
+__all__ = ["Held", "ReadOnlyCompiler", "Unusable", "reason", "refuse_use"]

@@ -14,12 +14,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import CTE, FromClause
 
-from ..model import AuditedTable, Excluded, Marker, Masked
+from ..model import AuditedTable, Excluded, Marker, Masked, RecordedColumn
 from ..model.names import short_name
+from .decrypting import PastEncrypted, row_label
 from .formers import column_of
 from .moment import Epoch, LastEntry, Moment, Snapshot, WallClock
 from .names import Former
 from .past_database import PastDatabase
+from .past_refusal import Held
 
 _NO_FORMERS: Final[Mapping[str, Former]] = {}
 MOMENT: Final = "sa_audit_moment"
@@ -61,12 +63,18 @@ def past_table(
     return known
 
 
-def unrecorded(audited: AuditedTable) -> dict[str, Marker]:
-    """Give the columns whose values the history does not hold, by database name, with the marker for each."""
-    known: dict[str, Marker] | None = audited.memo.get("sa_audit.unrecorded")
+def unrecorded(audited: AuditedTable) -> dict[str, Marker | Held]:
+    """Give the columns whose values the history does not hold, by database name, with what it has for each."""
+    known: dict[str, Marker | Held] | None = audited.memo.get("sa_audit.unrecorded")
     if known is None:
         masked = {column.name: Masked for column in audited.columns if column.recorded is None}
-        known = {**masked, **{column.name: Excluded for column in audited.excluded}}
+        held = {
+            column.name: Held("Encrypt", PastEncrypted(audited, column))
+            if column.encrypted
+            else Held("Digest", column.shown_type)
+            for column in audited.protected
+        }
+        known = {**masked, **held, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
     return known
 
@@ -100,11 +108,7 @@ def state_query(
         _recorded(later, kind, moment),
     )
     columns = [
-        (
-            column_of(formers[column.name])
-            if column.name in formers
-            else database.as_live(column.recorded, column.source)
-        ).label(column.source.name)
+        _in_state(audited, column, column.recorded, database, formers).label(column.source.name)
         for column in audited.columns
         if column.recorded is not None
     ]
@@ -115,6 +119,20 @@ def state_query(
         sa.not_(superseded.correlate(history)),
         sa.case((history.c.audit_id <= truncated.scalar_subquery(), one), else_=sa.literal_column("0")) != one,
     )
+
+
+def _in_state(
+    audited: AuditedTable,
+    column: RecordedColumn,
+    recorded: sa.Column[Any],
+    database: PastDatabase,
+    formers: Mapping[str, Former],
+) -> sa.ColumnElement[Any]:
+    if column.name in formers:
+        return column_of(formers[column.name])
+    if column.encrypted:
+        return sa.type_coerce(recorded, sa.Text()) + " " + row_label(database.dialect, audited, audited.history)
+    return recorded if column.protected else database.as_live(recorded, column.source)
 
 
 def _past_table(

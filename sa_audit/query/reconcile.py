@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from ..model import RecordedColumn
 from .change import Discrepancy
 from .entity import Part, Subject, subject_of
+from .protected import Protected
 from .rows import Source, source_of
 
 STREAM = 500
@@ -24,7 +25,8 @@ def reconcile(session: Session, entity: Any) -> Iterator[Discrepancy]:
     """Iterate over the rows whose present state differs from the last recorded one.
 
     Such rows were changed by something that the trail does not see: textual SQL, another program, a bulk load.
-    Masked and excluded columns are not compared.  Of a table without primary key, the number of rows with each key
+    Masked and excluded columns are not compared, nor encrypted
+    values whose key was destroyed.  Of a table without primary key, the number of rows with each key
     is compared with the number recorded.
 
     Args:
@@ -56,14 +58,16 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     """Compare each row that is there with its last recorded state."""
     table, last = part.audited.table, part.history.alias("last")
     columns = part.audited.recorded
-    differs = [source.reader.differs(_in(last, column), column.source) for column in columns]
+    protected = Protected(source, part.audited)
+    differs = [protected.differs(source, _in(last, column), column) for column in columns]
     gone = sa.or_(last.c.audit_id.is_(None), last.c.audit_op == "D")
     statement = (
         sa.select(
             gone,
             *differs,
-            *(sa.type_coerce(_in(last, column), column.source.type) for column in columns),
-            *(column.source for column in columns),
+            *(sa.type_coerce(_in(last, column), column.shown_type) for column in columns),
+            *(protected.present(column) for column in columns),
+            *protected.labels,
         )
         .select_from(table.outerjoin(last, sa.and_(_same_row(source, part, last, table), _is_last(source, part, last))))
         .where(sa.or_(gone, *differs))
@@ -71,11 +75,12 @@ def _present(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     count = len(columns)
     for row in _stream(source, part, statement):
         unrecorded, flags = row[0], row[1 : 1 + count]
-        recorded, present = row[1 + count : 1 + 2 * count], row[1 + 2 * count :]
+        found = protected.compared(row[1 + count : 1 + 2 * count], row[1 + 2 * count :], flags)
+        recorded, present, differing = found
         if unrecorded:
             yield _discrepancy(subject, part, "unrecorded", present, [None] * count, present, [True] * count)
-        else:
-            yield _discrepancy(subject, part, "changed", present, recorded, present, flags)
+        elif any(differing):
+            yield _discrepancy(subject, part, "changed", present, recorded, present, differing)
 
 
 def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepancy]:
@@ -83,7 +88,7 @@ def _missing(source: Source, subject: Subject, part: Part) -> Iterator[Discrepan
     table, last = part.audited.table, part.history.alias("last")
     columns = part.audited.recorded
     there = sa.exists().where(_same_row(source, part, last, table))
-    statement = sa.select(*(sa.type_coerce(_in(last, column), column.source.type) for column in columns)).where(
+    statement = sa.select(*(sa.type_coerce(_in(last, column), column.shown_type) for column in columns)).where(
         *(last.c[column.key].is_not(None) for column in part.audited.key),  # else the key had another type then
         last.c.audit_op.in_(("I", "U", "B")),
         _is_last(source, part, last),
@@ -160,7 +165,8 @@ def _in(history: sa.FromClause, column: RecordedColumn) -> sa.ColumnElement[Any]
 
 
 def _stream(source: Source, part: Part, statement: sa.Executable) -> Iterator[sa.Row[Any]]:
-    yield from source.execute(statement, part.audited.trail, yield_per=STREAM)
+    with source.execute(statement, part.audited.trail, yield_per=STREAM) as result:
+        yield from result
 
 
 def _discrepancy(

@@ -19,7 +19,7 @@ from .entity import Identity, Subject, resolve
 from .fold import same
 from .history import moments, shown, state_after
 from .rows import Source, source_of
-from .writable import check_insertable, check_types, version_of, writable
+from .writable import check_erased, check_insertable, check_types, version_of, writable
 
 
 def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
@@ -28,7 +28,8 @@ def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
     The row is locked, set and flushed; the caller commits.  A row that has been deleted since is inserted again, in
     all tables of its class, and without its class's ``__init__``.  Of a mapped class this goes through the session
     and its objects, so that validators, events and the version counter see it; the version is never set back.
-    Masked, excluded and computed columns keep their present value, or get their default when the row is inserted.
+    Masked, digested, excluded and computed columns, and those whose key was destroyed, keep their present value, or get
+    their default when the row is inserted.
 
     Args:
         session: where to restore; it is flushed first.
@@ -44,6 +45,7 @@ def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
             recorded while its column had another type.
         InvalidMoment: if the row did not exist at that moment, or it can't be asked about.
         Conflict: if the row belongs to another class now.
+        ErasedValue: if the row is gone, and can't be inserted without a value whose key was destroyed.
         CaptureMissing: if the database has no trail.
     """
     subject, identity = resolve(entity, key)
@@ -110,6 +112,7 @@ def _undelete(
         audited = audited_of(table)
         if audited is not None:
             check_insertable(audited, subject.name, source.connection.dialect)
+    check_erased(subject.values(mapper, state), subject.name)
     values, names = writable(subject.values(mapper, state)), subject.names(mapper)
     restored = mapper.class_manager.new_instance()
     for column, value in values.items():
@@ -153,6 +156,7 @@ def _restore_row(
     present = connection.execute(sa.select(*values).where(*condition).with_for_update()).first()
     if present is None:
         check_insertable(audited, subject.name, connection.dialect)
+        check_erased(subject.values(None, state), subject.name)
         connection.execute(sa.insert(table).values(values))
     else:
         differing = {

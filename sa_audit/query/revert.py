@@ -24,7 +24,7 @@ from .history import shown
 from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, key_condition, matches, read
 from .stretches import Stretch, stretches_of
 from .undo import Undo
-from .writable import check_types
+from .writable import check_types, writable
 
 Touched = dict[Part, dict[Identity, list[HistoryRow]]]
 LISTED = 10
@@ -180,7 +180,7 @@ def _check_present(
 
 
 def _equal(now: dict[sa.Column[Any], Any], recorded: dict[sa.Column[Any], Any]) -> bool:
-    return all(same(now[column], value) for column, value in recorded.items())
+    return all(same(now[column], value) for column, value in writable(recorded).items() if column in now)
 
 
 def _check_referring(stretch: Stretch, subjects: dict[Part, Subject], touched: Touched, transaction_id: int) -> None:

@@ -20,6 +20,7 @@ from ..errors import CaptureMissing, IntegrityFinding, NotAudited
 from ..model import AuditedTable, Trail
 from .before import Reader, members_of, reader_for
 from .change import TransactionInfo
+from .decrypting import decrypted_rows, row_label
 from .entity import Identity, Part, Subject
 from .formers import column_of, formers_of, kept_in
 from .names import ColumnNames, column_names, names_of, renamed
@@ -53,6 +54,10 @@ class HistoryRow:
     before: dict[str, Any]
     flags: tuple[Any, ...]
     former: frozenset[sa.Column[Any]] = frozenset()
+
+    def without_last_flag(self) -> HistoryRow:
+        """Give it without the value of the last flag."""
+        return replace(self, flags=self.flags[:-1])
 
     @property
     def identity(self) -> Identity:
@@ -182,13 +187,23 @@ def read(
         flags: further expressions to select.
         current: read what is committed now, where the transaction's snapshot is older and the database allows it.
     """
+    if not part.audited.encrypted:
+        return _read(source, part, condition, flags, current=current)
+    labelled = [*flags, row_label(source.connection.dialect, part.audited, part.history)]
+    rows = _read(source, part, condition, labelled, current=current)
+    return decrypted_rows(source.connection, source.reader, rows)
+
+
+def _read(
+    source: Source, part: Part, condition: Condition, flags: Sequence[sa.ColumnElement[Any]], *, current: bool
+) -> Iterator[HistoryRow]:
     audited, history, entry = part.audited, part.history, part.audited.trail.transaction
     names = source.known_names(audited)
     asked = renamed(audited) if names is None else None
     known = names or ColumnNames()
     info = [entry.c[name] for name in INFO]
     values: list[sa.ColumnElement[Any]] = [
-        sa.type_coerce(history.c[column.source.key], column.source.type) for column in audited.recorded
+        sa.type_coerce(history.c[column.source.key], column.shown_type) for column in audited.recorded
     ]
     formers = [former for formers in known.formers.values() for former in formers]
     extras = source.reader.extra_columns(audited, known)
@@ -220,7 +235,7 @@ def read(
         audit_id, tx, op, flush, at, document, was_renamed = head
         if was_renamed:
             source.read_names(audited)
-            yield from read(source, part, condition, flags, current=current)
+            yield from _read(source, part, condition, flags, current=current)
             return
         members = members_of(document, audited)
         if names is not None:

@@ -14,7 +14,7 @@ from ..errors import Conflict
 from ..model import Marker, Trail
 from .entity import Identity, Part, Subject
 from .rows import KEYS_PER_STATEMENT, HistoryRow, Source, matches
-from .writable import Values, check_insertable, version_of, writable
+from .writable import Values, check_erased, check_insertable, version_of, writable
 
 ROWS_PER_UPDATE = 1000
 
@@ -67,6 +67,7 @@ class Undo:
             return
         parameters = []
         for row in rows:
+            check_erased(row.values, self.subjects[part].name)
             values = writable(row.values)
             self._count_on(part, row.identity, values, row.values)
             parameters.append({column.key: value for column, value in values.items()})

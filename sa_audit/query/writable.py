@@ -12,18 +12,34 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 
-from ..errors import NotAudited
-from ..model import AuditedTable, Marker
+from ..errors import ErasedValue, NotAudited
+from ..model import AuditedTable, Digested, Erased, Marker
 
 Values = dict[sa.Column[Any], Any]
 NextVersion = Callable[[Any], Any]
 
 
 def writable(values: Mapping[sa.Column[Any], Any]) -> Values:
-    """Give the values that the history holds and the database lets be written: not masked, not computed."""
+    """Give the values that the history holds and the database lets be written: not masked, digested or computed."""
     return {
-        column: value for column, value in values.items() if not isinstance(value, Marker) and column.computed is None
+        column: value
+        for column, value in values.items()
+        if not isinstance(value, Marker | Digested) and column.computed is None
     }
+
+
+def check_erased(values: Mapping[sa.Column[Any], Any], name: str) -> None:
+    """Refuse to bring back a row that can't be without a value whose key was destroyed.
+
+    Raises:
+        ErasedValue: naming the column.
+    """
+    for column, value in values.items():
+        if value is Erased and not column.nullable and not _has_default(column):
+            raise ErasedValue(
+                f"{name} can't be brought back: the key of its value of {column.name} was destroyed, and the column is "
+                "NOT NULL without a default: insert the row yourself with a new value for it"
+            )
 
 
 def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None:
@@ -39,7 +55,8 @@ def check_insertable(audited: AuditedTable, name: str, dialect: Dialect) -> None
     """
     for column in unrecorded(audited):
         if not column.nullable and not _has_default(column):
-            policy = "excluded" if column in audited.excluded else "masked"
+            policies = {one.source: "digested" if one.digested else "masked" for one in audited.columns}
+            policy = policies.get(column, "excluded")
             raise NotAudited(
                 f"{name} can't be brought back: its column {column.name} is {policy}, so its value is not in the "
                 "history, and it is NOT NULL without a default: insert the row yourself with a new value for it"
@@ -72,7 +89,7 @@ def check_types(former: Iterable[str], name: str) -> None:
 def unrecorded(audited: AuditedTable) -> Iterable[sa.Column[Any]]:
     """Give the columns whose values the history does not hold."""
     yield from audited.excluded
-    yield from (column.source for column in audited.columns if column.masked)
+    yield from (column.source for column in audited.columns if column.masked or column.digested)
 
 
 def _has_default(column: sa.Column[Any]) -> bool:

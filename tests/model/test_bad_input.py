@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 import sa_audit
-from sa_audit import Audited, AuditOptions, ConfigurationError, Digest, Encrypt, Mask, UnsupportedPolicy
+from sa_audit import Audited, AuditOptions, ConfigurationError, Mask
 from tests.model.test_declaration import new_base
 
 
@@ -156,16 +156,6 @@ def test_a_refused_table_can_be_audited_after_all() -> None:
     assert [entry for entry in found.metadata.tables if entry.endswith("_history")] == []
     sa_audit.track(found, AuditOptions(history_table="past"))
     assert "past" in found.metadata.tables
-
-
-@pytest.mark.parametrize("policy", [Digest, Encrypt])
-def test_policies_of_later_releases(policy: Any) -> None:
-    """`Digest` and `Encrypt` can be imported, and say that they are not there yet, however they are called."""
-    for arguments in ({}, {"subject": "customer_id"}):
-        with pytest.raises(UnsupportedPolicy, match=rf"{policy.__name__}\(\) is not in this release.*Mask"):
-            policy(**arguments)
-    with pytest.raises(UnsupportedPolicy):
-        policy("customer_id")
 
 
 def test_a_column_without_a_type(engine: sa.Engine) -> None:

@@ -107,6 +107,7 @@ def ask(session: Session, account: Account) -> None:
     assert_type(sa_audit.reconcile(session, Account), Iterator[sa_audit.Discrepancy])
     assert_type(sa_audit.history_class(Account), type[Any])
     assert_type(sa_audit.revert(session, 1), int)
+    assert_type(sa_audit.erase(session, 1, reason="asked for"), sa_audit.Erasure)
     sa_audit.restore(session, Account, 1, dt.datetime.now(dt.UTC))
 
 
@@ -132,3 +133,4 @@ async def ask_and_wait(session: AsyncSession) -> None:
     assert_type(await sa_audit.asyncio.transaction(session, 1), sa_audit.TransactionRecord)
     assert_type(await sa_audit.asyncio.reconcile(session, Account), list[sa_audit.Discrepancy])
     assert_type(await sa_audit.asyncio.revert(session, 1), int)
+    assert_type(await sa_audit.asyncio.erase(session, 1, "asked for"), sa_audit.Erasure)

@@ -1,0 +1,243 @@
+"""Values encrypted under the key of a person: AES-256-GCM, bound to their place, with a tag to compare them by.
+
+The form is ``aes-256-gcm:KEY:TAG:CIPHERTEXT``: the name of the key; 32 hexadecimal digits of an HMAC under a key that
+is derived from it, which is the same for the same value of the same row; nonce and ciphertext in base64.  The
+associated data bind table, column, row and key, so that a ciphertext that was moved does not open.
+Imports model, proof, errors and cryptography only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..errors import IntegrityFinding, UnusableKey
+from ..model import AuditedTable, Encrypted, RecordedColumn
+from .keys import KEY_SIZE, KeyProvider
+
+PREFIX: Final = "aes-256-gcm:"
+LIFE: Final = 300.0
+"""Seconds for which an unwrapped key is kept in memory, unless the provider has ``cache_seconds``."""
+_NONCE: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class PersonKey:
+    """A person's key: its name, and its 32 bytes, which no ``repr`` shows."""
+
+    name: str
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands: its table and column by their names, and what the database calls its row."""
+
+    table: str
+    column: str
+    row: str
+
+    def bound(self, key: str) -> bytes:
+        """Give the associated data of a value."""
+        return json.dumps(["sa_audit/value/v1", self.table, self.column, self.row, key]).encode()
+
+
+def new_key() -> PersonKey:
+    """Make a key with a name of its own."""
+    return PersonKey(os.urandom(16).hex(), os.urandom(KEY_SIZE))
+
+
+def encrypted(key: PersonKey, place: Place, text: str) -> Encrypted:
+    """Encrypt a value's text."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = os.urandom(_NONCE)
+    sealed = nonce + AESGCM(key.secret).encrypt(nonce, text.encode("utf-8", "surrogatepass"), place.bound(key.name))
+    return Encrypted(f"{PREFIX}{key.name}:{tag_of(key, place, text)}:{base64.b64encode(sealed).decode()}")
+
+
+def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
+    """Decrypt a value.
+
+    Args:
+        key: the key that it names.
+        places: where it may have been encrypted: the place where it stands, under its names of now and before.
+        value: the text.
+
+    Raises:
+        IntegrityFinding: if it does not open: it was changed or moved, or the key is another one.
+    """
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    sealed = _parts(value)[2]
+    for place in places:
+        try:
+            plain = AESGCM(key.secret).decrypt(sealed[:_NONCE], sealed[_NONCE:], place.bound(key.name))
+        except (InvalidTag, ValueError):
+            continue
+        return plain.decode("utf-8", "surrogatepass")
+    raise IntegrityFinding(
+        f"the encrypted value of {places[0].table}.{places[0].column} in row {places[0].row} does not open under its "
+        f"key {key.name}: it was changed or moved here, or the key is another one of that name"
+    )
+
+
+def tag_of(key: PersonKey, place: Place, text: str) -> str:
+    """Give the tag of a value: 32 hexadecimal digits, the same whatever the table and column are called."""
+    own = hmac.new(key.secret, b"sa_audit/tag-key/v1\x00", hashlib.sha256).digest()
+    said = json.dumps([place.row, text]).encode()
+    return hmac.new(own, said, hashlib.sha256).hexdigest()[:32]
+
+
+def key_name(value: str) -> str:
+    """Give the name of the key that a value is encrypted under.
+
+    Raises:
+        IntegrityFinding: if it is not of the form.
+    """
+    return _parts(value)[0]
+
+
+def tag(value: str) -> str:
+    """Give the tag of an encrypted value."""
+    return _parts(value)[1]
+
+
+def _parts(value: str) -> tuple[str, str, bytes]:
+    parts = value.split(":")
+    try:
+        if len(parts) == 4 and value.startswith(PREFIX) and len(parts[1]) == len(parts[2]) == 32:
+            return parts[1], parts[2], base64.b64decode(parts[3], validate=True)
+    except binascii.Error:
+        pass
+    raise IntegrityFinding("an encrypted value is not of the form aes-256-gcm:KEY:TAG:CIPHERTEXT: it was changed")
+
+
+def places_of(audited: AuditedTable, column: RecordedColumn, row: str) -> list[Place]:
+    """Give the places where a value of a column may have been encrypted: the present names, and the former ones."""
+    tables = [audited.table.fullname]
+    if audited.options.renamed_from:
+        schema = f"{audited.table.schema}." if audited.table.schema else ""
+        tables.append(f"{schema}{audited.options.renamed_from}")
+    former = column.source.info.get("sa_audit.renamed_from")
+    names = [column.name, *([former] if former else [])]
+    return [Place(table, name, row) for table in tables for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A person's key as the database has it, with the commitment that was recorded when it was made."""
+
+    name: str
+    subject: str
+    wrapped: bytes = field(repr=False)
+    wrapped_by: str
+    commitment: str | None
+
+
+class Secrets:
+    """Keys of persons in memory, kept for a bounded time.
+
+    Args:
+        provider: unwraps them.
+    """
+
+    def __init__(self, provider: KeyProvider) -> None:
+        self.provider = provider
+        self.life = float(getattr(provider, "cache_seconds", LIFE))
+        self._known: dict[str, tuple[PersonKey, float]] = {}
+        self._loaded: dict[str, tuple[Wrapped | None, float]] = {}
+        self._lock = threading.Lock()
+
+    def known(self, name: str) -> PersonKey | None:
+        """Give a key that is still kept."""
+        found = self._known.get(name)
+        return found[0] if found is not None and found[1] > time.monotonic() else None
+
+    def keep(self, key: PersonKey) -> PersonKey:
+        """Keep a key, and forget those whose time is over."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._known) % 256 == 0:
+                self._known = {name: one for name, one in self._known.items() if one[1] > now}
+            self._known[key.name] = (key, now + self.life)
+        return key
+
+    def forget(self, name: str) -> None:
+        """Forget a key at once."""
+        with self._lock:
+            self._known.pop(name, None)
+
+    def unwrapped(self, wrapped: Wrapped) -> PersonKey:
+        """Unwrap a key, and see that it is the one that was made.
+
+        Raises:
+            UnusableKey: if it can't be unwrapped.
+            IntegrityFinding: if it is not the one whose commitment was recorded.
+        """
+        name = wrapped.name
+        known = self.known(name)
+        if known is not None:
+            return known
+        secret = self.provider.unwrap(wrapped.wrapped, wrapped.wrapped_by, wrapping_context(name, wrapped.subject))
+        if len(secret) != KEY_SIZE:
+            raise UnusableKey(f"key {name} has {len(secret)} bytes: it is not one of {KEY_SIZE}")
+        key = PersonKey(name, secret)
+        if not hmac.compare_digest(commitment_of(key), wrapped.commitment or ""):
+            raise IntegrityFinding(
+                f"key {name} is not the one that was made under this name: it does not give the commitment that is "
+                "recorded in audit_key"
+            )
+        return self.keep(key)
+
+    def loaded(self, found: dict[str, Wrapped | None]) -> None:
+        """Take wrapped keys as the database has them, None for those that were destroyed; they serve for as long."""
+        now = time.monotonic()
+        with self._lock:
+            known = {name: one for name, one in self._loaded.items() if one[1] > now}
+            self._loaded = {**known, **{name: (wrapped, now + self.life) for name, wrapped in found.items()}}
+        for name, wrapped in found.items():
+            if wrapped is None:
+                self.forget(name)
+
+    def open(self, name: str) -> PersonKey | None:
+        """Give a key that was loaded, None if it was destroyed.
+
+        Raises:
+            IntegrityFinding: if it was neither there nor destroyed, or is another one than was made.
+            UnusableKey: if it can't be unwrapped, or was loaded too long ago.
+        """
+        wrapped, until = self._loaded.get(name, (None, None))
+        if until is None:
+            raise IntegrityFinding(
+                f"key {name}, under which a recorded value is encrypted, is neither there nor recorded as destroyed: "
+                "somebody removed it"
+            )
+        if until < time.monotonic():
+            raise UnusableKey(
+                f"key {name} was read from the database more than {self.life:g} seconds ago, and may be destroyed "
+                "since: open the past anew"
+            )
+        return None if wrapped is None else self.unwrapped(wrapped)
+
+
+def commitment_of(key: PersonKey) -> str:
+    """Give what is recorded of a key when it is made: docs/format/entries.md, "Person key", in hexadecimal digits."""
+    from ..proof.entries import key_commitment  # late: proof needs more than recording does
+
+    return key_commitment(key.secret, key.name).hex()
+
+
+def wrapping_context(name: str, subject: str) -> dict[str, str]:
+    """Give what a wrapped key is bound to: its name and its person, of whom it says nothing."""
+    return {"key": name, "subject": hashlib.sha256(f"{name}\0{subject}".encode()).hexdigest()}

@@ -1,0 +1,1 @@
+"""Tests of values that the history holds in another form."""
