@@ -98,8 +98,8 @@ class PostgreSQL(PostgreSQLCapture):
         return f"CAST(ROW({', '.join(key)}) AS text)"
 
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
-        """Look it up in the binary form, by search and not by scan."""
-        return f"((CAST(:protected AS jsonb) -> {self.row_label(audited, alias)}) ->> '{member}')"
+        """Look it up in the binary form, by search; the subquery makes that once, and not for each row."""
+        return f"(((SELECT CAST(:protected AS jsonb)) -> {self.row_label(audited, alias)}) ->> '{member}')"
 
     def key_predicate(self, audited: AuditedTable, alias: str) -> str:
         """Give keys of one column as an array, whose text and parameters don't grow with it."""

@@ -18,11 +18,15 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from ..errors import IntegrityFinding, UnusableKey
 from ..model import AuditedTable, Encrypted, RecordedColumn
 from .keys import KEY_SIZE, KeyProvider
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 PREFIX: Final = "aes-256-gcm:"
 LIFE: Final = 300.0
@@ -30,12 +34,25 @@ LIFE: Final = 300.0
 _NONCE: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PersonKey:
     """A person's key: its name, and its 32 bytes, which no ``repr`` shows."""
 
     name: str
     secret: bytes = field(repr=False)
+
+    @cached_property
+    def cipher(self) -> AESGCM:
+        """The cipher under the key."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self.secret)
+
+    @cached_property
+    def tags(self) -> hmac.HMAC:
+        """The HMAC of tags, to be copied, under a key that is derived from this one."""
+        own = hmac.new(self.secret, b"sa_audit/tag-key/v1\x00", hashlib.sha256).digest()
+        return hmac.new(own, None, hashlib.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +75,8 @@ def new_key() -> PersonKey:
 
 def encrypted(key: PersonKey, place: Place, text: str) -> Encrypted:
     """Encrypt a value's text."""
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
     nonce = os.urandom(_NONCE)
-    sealed = nonce + AESGCM(key.secret).encrypt(nonce, text.encode("utf-8", "surrogatepass"), place.bound(key.name))
+    sealed = nonce + key.cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), place.bound(key.name))
     return Encrypted(f"{PREFIX}{key.name}:{tag_of(key, place, text)}:{base64.b64encode(sealed).decode()}")
 
 
@@ -77,12 +92,11 @@ def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
         IntegrityFinding: if it does not open: it was changed or moved, or the key is another one.
     """
     from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     sealed = _parts(value)[2]
     for place in places:
         try:
-            plain = AESGCM(key.secret).decrypt(sealed[:_NONCE], sealed[_NONCE:], place.bound(key.name))
+            plain = key.cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.bound(key.name))
         except (InvalidTag, ValueError):
             continue
         return plain.decode("utf-8", "surrogatepass")
@@ -94,9 +108,9 @@ def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
 
 def tag_of(key: PersonKey, place: Place, text: str) -> str:
     """Give the tag of a value: 32 hexadecimal digits, the same whatever the table and column are called."""
-    own = hmac.new(key.secret, b"sa_audit/tag-key/v1\x00", hashlib.sha256).digest()
-    said = json.dumps([place.row, text]).encode()
-    return hmac.new(own, said, hashlib.sha256).hexdigest()[:32]
+    made = key.tags.copy()
+    made.update(json.dumps([place.row, text]).encode())
+    return made.hexdigest()[:32]
 
 
 def key_name(value: str) -> str:
