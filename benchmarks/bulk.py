@@ -2,7 +2,7 @@
 
 Usage::
 
-    python benchmarks/bulk.py URL [--rows 30000 100000 1000000] [--repeat 3]
+    python benchmarks/bulk.py URL [--capture session] [--rows 30000 100000 1000000] [--repeat 3]
 
 Prints Markdown.  The statement is ``UPDATE account SET balance = balance + 1`` on a table of ten columns, in a
 transaction of its own; each figure is the best of `--repeat` rounds, in which both sides take turns.
@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Worker, markdown, ratio, workers
 
-SIDES = [("plain", "plain", sys.executable), ("sa_audit", "sa_audit", sys.executable)]
+CAPTURES = {"session": "sa_audit", "trigger": "trigger"}
+"""The side of each way of capture."""
 
 
-def measure(url: str, rows: int, repeat: int) -> dict[str, dict[str, float]]:
+def measure(url: str, rows: int, repeat: int, capture: str = "session") -> dict[str, dict[str, float]]:
     """Update that many rows with both sides in turn, in fresh databases and processes.
 
     Returns:
@@ -32,7 +33,8 @@ def measure(url: str, rows: int, repeat: int) -> dict[str, dict[str, float]]:
     Raises:
         SystemExit: if a side fails, or updates or records another number of rows.
     """
-    with workers(url, SIDES) as (running, failed):
+    sides = [("plain", "plain", sys.executable), ("sa_audit", CAPTURES[capture], sys.executable)]
+    with workers(url, sides) as (running, failed):
         if failed:
             raise SystemExit("\n".join(f"{side}: {reason}" for side, reason in failed.items()))
         for worker in running.values():
@@ -44,7 +46,8 @@ def measure(url: str, rows: int, repeat: int) -> dict[str, dict[str, float]]:
                 _check(side, answer["rows"], rows)
                 result[side]["seconds"] = min(result[side]["seconds"], answer["seconds"])
                 result[side]["growth"] += answer["growth"]
-        _check("sa_audit", _recorded(running["sa_audit"]), repeat * rows)
+        filled = rows if capture == "trigger" else 0  # the triggers record the filling, too
+        _check("sa_audit", _recorded(running["sa_audit"]), filled + repeat * rows)
     return result
 
 
@@ -63,10 +66,11 @@ def main() -> None:
     parser.add_argument("url", help="a database whose user may create others, or a SQLite file to put others beside")
     parser.add_argument("--rows", type=int, nargs="+", default=[30_000, 100_000, 1_000_000])
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--capture", choices=CAPTURES, default="session", help="who records")
     options = parser.parse_args()
     lines = []
     for rows in options.rows:
-        result = measure(options.url, rows, options.repeat)
+        result = measure(options.url, rows, options.repeat, options.capture)
         plain, audited = result["plain"]["seconds"], result["sa_audit"]["seconds"]
         growth = [f"{result[side]['growth'] / 2**20:.1f}" for side in ("plain", "sa_audit")]
         each = [f"{1e6 * seconds / rows:.1f}" for seconds in (plain, audited)]

@@ -59,6 +59,7 @@ def attempt(
 
 BOSS = '@sa_audit_claims = \'{"actor": "boss"}\', @sa_audit_said_in = ' + TRANSACTION
 FORGED = "**stands under the other's entry**"
+DATED_BACK = "**stands under an entry of its own, dated back**"
 ATTEMPTS = (
     attempt("application", "write a history row", "INSERT INTO customer_history (audit_tx, audit_op) VALUES (1, 'U')"),
     attempt("application", "write an entry", "INSERT INTO audit_transaction (actor) VALUES ('boss')"),
@@ -101,12 +102,12 @@ ATTEMPTS = (
     ),
     attempt(
         "application",
-        "record under a further entry of another's",
+        "date a change back, by a further entry of an older transaction",
         "INSERT INTO branch (id) VALUES ({row})",
         f"SET @sa_audit_first = 1, @sa_audit_first_in = {TRANSACTION}",
         WRITE,
         holds=OWN_ENTRY,
-        otherwise=FORGED,
+        otherwise=DATED_BACK,
     ),
     attempt("root", "change history", "UPDATE customer_history SET name = 'x'"),
     attempt("root", "replace a row of history", "REPLACE INTO customer_history SELECT * FROM customer_history LIMIT 1"),
@@ -201,7 +202,7 @@ class Attacked:
         with Session(self.engine) as session:
             if not stands and list(sa_audit.reconcile(session, of(self.base, "Customer"))):
                 return "found by `reconcile()`"
-        return f"{stands}, {NOT_FOUND}" if stands == FORGED else stands or NOT_FOUND
+        return f"{stands}, {NOT_FOUND}" if stands in (FORGED, DATED_BACK) else stands or NOT_FOUND
 
     def drop(self) -> None:
         """Drop the account."""
