@@ -3,7 +3,8 @@
 The guards refuse to delete rows, so nothing is deleted: the default partition is taken off the history, its rows are
 copied into new tables, which become the partitions of their months, and only if these hold the very same rows is the
 old table dropped, all in one transaction that leaves an event.  Ids, salts and moments stay, so what was sealed still
-verifies.  Imports capture, catalog, ddl, model.
+verifies.  Imports adoption, capture, catalog, ddl,
+model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..adoption.notes import note
 from ..capture import clock
 from ..capture.context import current_context
 from ..capture.recording import claims_of
@@ -24,6 +26,7 @@ from ..ddl.postgresql import PostgreSQL
 from ..ddl.postgresql_partitions import stem_of
 from ..ddl.values import Target
 from ..model import AuditedTable
+from ..model.tables import PARTITIONED
 from .failure import CantRun
 
 ACTION: Final = "sa_audit.partitioned"
@@ -56,6 +59,7 @@ def move_early(connection: Connection, backend: PostgreSQL, history: Partitioned
         raise CantRun(f"the rows of {default} could not be copied as they are, so nothing was changed")
     _run(connection, f"DROP TABLE {default}")
     run(connection, [backend.make_partitions(audited, {}, connection.dialect.default_schema_name)])
+    note(connection, audited, PARTITIONED)  # so that verification knows why another relation stands there
     _tell(connection, backend, audited, default, counts)
     return counts
 

@@ -22,10 +22,11 @@ BASELINE_BEGUN = "baseline begun"
 BASELINE_DONE = "baseline done"
 IMPORT_BEGUN = "import begun"
 IMPORT_DONE = "import done"
+PARTITIONED = "partitioned"
 """Events of ``audit_column`` that concern a whole table.
 
 Its rows, or the history that another tool wrote, are being carried in; and all of it is.  The end of an import is
-dated with the moment from which on everything is known.
+dated with the moment from which on everything is known.  Rows of its history were moved between partitions.
 """
 
 DB_TXID = ServerDefault(postgresql="((pg_current_xact_id())::text)::bigint")

@@ -6,7 +6,7 @@ Imports the room's own parts, proof and catalog.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -79,7 +79,9 @@ def check_catalog(
         accounted=_accounts(connection, database, trail, log),
         new=True,
     )
-    judge = _Judge([*standing, now], expected_objects(connection, trail), findings)
+    expected = expected_objects(connection, trail)
+    whole = {(schema, table) for _what, schema, table, _name in expected.guards} | set(known)
+    judge = _Judge([*standing, now], expected, findings, whole)
     judge.judge_states()
     return judge.judge_changes()
 
@@ -87,10 +89,18 @@ def check_catalog(
 class _Judge:
     """Judges catalogs that follow each other."""
 
-    def __init__(self, standing: Sequence[Standing], expected: Expected, findings: Findings) -> None:
+    def __init__(
+        self,
+        standing: Sequence[Standing],
+        expected: Expected,
+        findings: Findings,
+        whole: Collection[tuple[str | None, str | None]],
+    ) -> None:
         self._standing = standing
         self._expected = expected
         self._findings = findings
+        self._whole = whole
+        """The tables that are no partitions, by schema and name."""
 
     def judge_states(self) -> None:
         """Report each problem once, from when to when it was there."""
@@ -126,6 +136,8 @@ class _Judge:
             return  # another database: restored, so that everything in it was made anew
         place, name = place_of(difference.key), label(difference.key)
         if is_replaced(difference):
+            if after.accounted and (difference.key[1], difference.key[3]) not in self._whole:
+                return  # a partition that a recorded move made anew
             was, got = f"the relation {shown(difference.before)}", f"{shown(difference.after)}, since {after}"
             self._findings.add("table-replaced", place, after.block, was, got)
         elif after.accounted:

@@ -98,7 +98,10 @@ def test_rows_that_came_too_early_are_moved_and_stay_proven(
     begin, end = (f"'{month:%Y-%m-%d} 00:00:00+00'" for month in (this, following))
     run(engine, f"ALTER TABLE booking_history ATTACH PARTITION {partition(this)} FOR VALUES FROM ({begin}) TO ({end})")
     command()
-    assert verify(engine, signer.verifier, metadata=Base).findings == ()
+    told = [(each.kind, each.table) for each in verify(engine, signer.verifier, metadata=Base).findings]
+    assert told == [
+        ("guard-touched", f"booking_history_{this:%Y_%m}")
+    ]  # who took it off may have changed it, and didn't
     assert findings(engine, Base) == set()
 
 

@@ -308,7 +308,7 @@ def judged(*versions: tuple[str | None, dict[str, Any]]) -> list[Triple]:
         )
     findings = Findings()
     expected = Expected(guards={GUARD: frozenset({"guard"})}, capture={CAPTURE: "true"})
-    judge = _Judge(standing, expected, findings)
+    judge = _Judge(standing, expected, findings, whole={(None, "account_history")})
     judge.judge_states()
     judge.judge_changes()
     return [(each.kind, each.table, each.row) for each in findings.all()]
