@@ -296,12 +296,18 @@ def test_the_grants_for_mariadb_are_right(
     application = make(database.url.set(username=name, password="secret"))
     use(application, base)
     with sa_audit.context(actor="teller:2"), Session(application) as session:
-        session.delete(session.get_one(of(base, "Account"), 1))
+        account = session.get_one(of(base, "Account"), 1)
+        sa_audit.record(session, "account.closed", target=account)
+        session.delete(account)
         session.commit()
+        sa_audit.record(session, "bell.rung", base=base, durable=True)
     with engine.connect() as connection:
+        assert list(connection.scalars(sa.text("SELECT durable FROM audit_event ORDER BY audit_id"))) == [0, 1]
         ops = list(connection.scalars(sa.text("SELECT audit_op FROM account_history ORDER BY audit_id")))
     assert ops == ["I", "U", "D"]
     for statement in (
+        "INSERT INTO audit_event (audit_id, audit_tx, audit_at, action, durable) VALUES (9, 1, '2020-01-01', 'x', 0)",
+        "DELETE FROM audit_event",
         "TRUNCATE account_history",
         "DELETE FROM account_history",
         "INSERT INTO audit_transaction (db_user) VALUES ('root')",
