@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sa_audit.proof import Checkpoint, Signer
+import sa_audit
+from sa_audit.proof import CatalogEntry, Checkpoint, Signer
 from sa_audit.seal.sealer import Sealer
 from tests.databases import Database
 
@@ -75,6 +76,14 @@ def test_a_user_on_mariadb(
     restricted = sa.create_engine(url)
     try:
         seals(bank, Sealer(restricted, signer, state=state, metadata=Base))
+        (unseen,) = [fact for fact in Log(bank).of(CatalogEntry) if fact.what == "unseen"]
+        assert unseen.name == "triggers"
+        for engine in (restricted, bank):  # one that sees no trigger either, and one that does
+            assert sa_audit.verify(engine, signer.verifier, metadata=Base).findings == ()
+        with bank.begin() as connection:
+            connection.execute(sa.text("DROP TRIGGER audit_block_guard_update"))
+        (finding,) = sa_audit.verify(bank, signer.verifier, metadata=Base).findings
+        assert (finding.kind, finding.table) == ("guard-missing", "audit_block")
     finally:
         restricted.dispose()
 
