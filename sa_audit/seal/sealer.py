@@ -28,7 +28,7 @@ from ..proof.merkle import consistency_proof
 from ..proof.tiles import NodesOfTiles, widths
 from ..proof.types import Digest
 from .agreement import agreed, digest_of, require_anchors, require_same_database
-from .building import Built, Facts, Item, Tree, build
+from .building import Built, Facts, Run, Tree, build
 from .keys import incarnation_after, key_events
 from .rows import Rows
 from .state import State, StateFile
@@ -135,7 +135,7 @@ class Sealer:
             facts = Facts(incarnation=state.incarnation, sealed_at=now, horizon=rows.horizon, token=state.token)
             keys = self._keys(state, now)
             last = None
-            for built in build(tree, facts, keys or rows.items(), closes=not keys):
+            for built in build(tree, facts, keys or rows.runs(), closes=not keys):
                 self._insert(connection, trail, built)
                 last = built
             if last is None:
@@ -157,10 +157,10 @@ class Sealer:
         self._step("taken")
         return following, KEYS if keys else ROWS
 
-    def _keys(self, state: State, now: int) -> list[Item]:
+    def _keys(self, state: State, now: int) -> list[Run]:
         """Give what stands in the log before any row that is signed anew: what is queued, and key events."""
         events = key_events(state, self.signers, size=state.size + 1 + len(state.queue), moment=now)
-        return [Item(entry) for entry in (*state.queue, *(event.encode() for event in events))]
+        return [Run([entry]) for entry in (*state.queue, *(event.encode() for event in events))]
 
     def _agree(self, connection: Connection, trail: Trail) -> State:
         state = agreed(connection, trail, self.file.read())
