@@ -7,10 +7,10 @@ Imports SQLAlchemy and errors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
@@ -18,6 +18,8 @@ from sqlalchemy.engine import Connection, Dialect
 from ..ddl.backend import backend_for
 from ..errors import ConfigurationError
 
+BATCH: Final = 5_000
+"""The rows that are fetched at a time."""
 Convert = Callable[[Any], Any]
 """Gives the form of a value that is not NULL, from what the SQL expression gave."""
 
@@ -34,7 +36,7 @@ class LiveColumn:
 class CatalogDatabase(ABC):
     """One database's way to be read for the log."""
 
-    streams: ClassVar[dict[str, Any]] = {"stream_results": True, "yield_per": 5000}
+    streams: ClassVar[dict[str, Any]] = {"stream_results": True, "yield_per": BATCH}
     page: ClassVar[int | None] = None
     """The rows that are read at once where a connection can't write while it streams, or None."""
 
@@ -60,6 +62,22 @@ class CatalogDatabase(ABC):
         """Give a table's qualified and quoted name, for :func:`sqlalchemy.text`."""
         quoted = self.spelling.quote(name)
         return f"{self.spelling.quote(schema)}.{quoted}" if schema else quoted
+
+    def batches(
+        self, connection: Connection, select: str, parameters: Mapping[str, Any]
+    ) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of a SELECT as they come, some thousand at a time.
+
+        Args:
+            connection: in a transaction, with pinned settings.
+            select: the statement, for :func:`sqlalchemy.text`.
+            parameters: its parameters.
+
+        Raises:
+            DBAPIError: if the database refuses to give them.
+        """
+        with connection.execute(sa.text(select), dict(parameters), execution_options=self.streams) as result:
+            yield from result.partitions(BATCH)
 
     @abstractmethod
     def columns(self, connection: Connection, schema: str | None, name: str) -> list[LiveColumn]:

@@ -115,20 +115,26 @@ class RowReader:
         self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
     ) -> Generator[Any, None, None]:
         """Yield the rows of the SELECT as they come; they go through :meth:`row`."""
+        with contextlib.closing(self._batches(connection, condition, parameters)) as batches:
+            for batch in batches:
+                yield from batch
+
+    def _batches(
+        self, connection: Connection, condition: str, parameters: Mapping[str, Any] | None
+    ) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of the SELECT, some thousand at a time."""
         given = dict(parameters or {})
         if self.database.page is None:
-            statement = sa.text(self.select(condition))
-            with connection.execute(statement, given, execution_options=self.database.streams) as result:
-                yield from result
+            yield from self.database.batches(connection, self.select(condition), given)
             return
         size, position = self.database.page, 2 + (self._id or 0)
         first, paged = f" LIMIT {size}", f"{condition} AND r.{self.id_column} > :after_page"
         rows = connection.execute(sa.text(self.select(condition) + first), given).all()
-        yield from rows
+        yield rows
         following = sa.text(self.select(paged) + first)
         while len(rows) == size:
             rows = connection.execute(following, {**given, "after_page": int(rows[-1][position])}).all()
-            yield from rows
+            yield rows
 
     def row(self) -> Callable[[Any], SealedRow]:
         """Give the function that turns a row of the SELECT into a :class:`SealedRow`."""
@@ -154,16 +160,25 @@ class RowReader:
 
     def entries(
         self, connection: Connection, condition: str = NO_CONDITION, parameters: Mapping[str, Any] | None = None
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield the id of each row and its entry, encoded, ordered by id; arguments as of :meth:`rows`."""
+    ) -> Generator[tuple[list[int], list[bytes]], None, None]:
+        """Yield ids of rows and the entries, encoded, of some thousand rows at a time, ordered by id.
+
+        Arguments as of :meth:`rows`.
+        """
         id_, transaction, convert = self._id or 0, self._transaction, self._converter()
         entry, digest = row_entries(self.descriptor.table, self.descriptor.digest), self.encoder.digest
-        with contextlib.closing(self.raw(connection, condition, parameters)) as raws:
-            for raw in raws:
-                forms = convert(raw)
-                row = forms[id_]
-                owner = None if transaction is None else forms[transaction]
-                yield row, entry(row, owner, digest(raw[0] or NO_SALT, forms))
+        with contextlib.closing(self._batches(connection, condition, parameters)) as batches:
+            for batch in batches:
+                ids: list[int] = []
+                entries: list[bytes] = []
+                for raw in batch:
+                    forms = convert(raw) if raw[1] else raw[2:]
+                    row = forms[id_]
+                    owner = None if transaction is None else forms[transaction]
+                    ids.append(row)
+                    entries.append(entry(row, owner, digest(raw[0] or NO_SALT, forms)))
+                if ids:
+                    yield ids, entries
 
     def _converter(self) -> Callable[[Any], Sequence[Any]]:
         converters: list[tuple[int, Convert]] = self._converters

@@ -19,7 +19,8 @@ _WIDE: Final = head(UNSIGNED, 1 << 16)[:1]
 def row_entries(table: int, schema: SchemaDigest) -> Callable[[int, int | None, bytes], bytes]:
     """Give a function that encodes the entries of a table's rows from id, transaction and row digest.
 
-    Its result is that of :func:`.entries.row_entry`; what is given is not looked at.
+    Its result is that of :func:`.entries.row_entry`; what is given is not looked at.  It keeps the last transaction,
+    so that each thread needs one of its own.
 
     Args:
         table: the table's number in the log.
@@ -28,10 +29,15 @@ def row_entries(table: int, schema: SchemaDigest) -> Callable[[int, int | None, 
     start = head(ARRAY, 7) + encode(VERSION) + encode(RowEntry.kind) + encode(table)
     middle = encode(bytes(schema)) + head(BYTES, DIGEST_SIZE)
 
+    owner: int | None = None
+    tail = encode(None) + middle
+
     def entry(row: int, transaction: int | None, digest: bytes) -> bytes:
-        first = _WIDE + row.to_bytes(4, "big") if 65536 <= row < 4294967296 else encode(row)
-        if transaction is not None and 65536 <= transaction < 4294967296:
-            return start + first + _WIDE + transaction.to_bytes(4, "big") + middle + digest
-        return start + first + encode(transaction) + middle + digest
+        nonlocal owner, tail
+        if transaction != owner:  # the rows of a transaction mostly follow each other
+            owner, tail = transaction, encode(transaction) + middle
+        if 65536 <= row < 4294967296:
+            return start + _WIDE + row.to_bytes(4, "big") + tail + digest
+        return start + (head(UNSIGNED, row) if row >= 0 else encode(row)) + tail + digest
 
     return entry

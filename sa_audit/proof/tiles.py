@@ -6,18 +6,20 @@ false ones raises.  Imports only the room's own parts and errors.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ..errors import IntegrityFinding, MalformedProof
-from .merkle import Frontier, node_hash
+from .merkle import Frontier
 from .types import DIGEST_SIZE, MAX_SIZE, Digest
 
 HEIGHT: Final = 8
 WIDTH: Final = 1 << HEIGHT
 MAX_LEVEL: Final = 7
 """The greatest level of a tile in a tree of at most 2**63 - 1 leaves."""
+_sha256 = hashlib.sha256
 KEPT: Final = 1024
 """The most tiles that are kept while hashes are looked up: 8 MiB."""
 
@@ -77,9 +79,11 @@ class Tile:
 
 def _root(hashes: list[Digest]) -> Digest:
     """Give the root over hashes, a power of two of them."""
-    while len(hashes) > 1:
-        hashes = [node_hash(hashes[i], hashes[i + 1]) for i in range(0, len(hashes), 2)]
-    return hashes[0]
+    hash_ = _sha256
+    nodes: list[bytes] = list(hashes)
+    while len(nodes) > 1:
+        nodes = [hash_(b"\x01" + left + right).digest() for left, right in zip(nodes[::2], nodes[1::2], strict=True)]
+    return Digest(nodes[0])
 
 
 def index_path(index: int) -> str:

@@ -5,13 +5,15 @@ Pure: it knows no database and no clock.  Imports proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from ..proof.blocks import pack_entries
 from ..proof.entries import BlockEntry, Horizon
-from ..proof.merkle import Frontier, leaf_hash
+from ..proof.merkle import Frontier, leaf_hashes
 from ..proof.tiles import Tile, append_tiles, frontier_of_tiles, widths
 from ..proof.types import Digest
 
@@ -21,12 +23,15 @@ BYTES: Final = 4 << 20
 """The bytes after which a block is full as well."""
 
 
-class Item(NamedTuple):
-    """An entry to be sealed, encoded; of a row its table and id, else None for both."""
+class Run(NamedTuple):
+    """Entries to be sealed, encoded: either of one table's rows, with its number and their ids, or one of another kind.
 
-    data: bytes
+    They come in thousands, since a call for each would take longer than their hashes.
+    """
+
+    entries: Sequence[bytes]
     table: int | None = None
-    row: int | None = None
+    rows: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +53,10 @@ class Tree:
     edge: dict[int, Tile] = field(default_factory=dict)
     blocks: int = 0
 
-    def append(self, leaf_hashes: list[Digest]) -> list[Tile]:
-        """Append leaves; give the tiles that are new or wider."""
-        made = append_tiles(self.frontier, self.edge, leaf_hashes)
-        size = self.frontier.size + len(leaf_hashes)
+    def append(self, leaves: list[Digest]) -> list[Tile]:
+        """Append leaves, given as hashes; give the tiles that are new or wider."""
+        made = append_tiles(self.frontier, self.edge, leaves)
+        size = self.frontier.size + len(leaves)
         by_place = {(tile.level, tile.index): tile for tile in [*self.edge.values(), *made]}
         self.edge = {level: by_place[level, index] for level, index, _width in widths(size)}
         self.frontier = frontier_of_tiles(size, lambda level, _index, _width: self.edge[level])
@@ -68,16 +73,16 @@ class Built:
     rows: dict[int, tuple[int, int, int]]
 
 
-def build(tree: Tree, facts: Facts, items: Iterable[Item], *, closes: bool) -> Iterator[Built]:
-    """Yield the blocks of one sealing; none where there are no items.
+def build(tree: Tree, facts: Facts, runs: Iterable[Run], *, closes: bool) -> Iterator[Built]:
+    """Yield the blocks of one sealing; none where there are no entries.
 
     Args:
         tree: grown by them.
         facts: what the headers say.
-        items: the entries, in order.
+        runs: the entries, in order.
         closes: whether with the last of them every row up to the horizon is sealed.
     """
-    chunks = _chunks(items)
+    chunks = _chunks(runs)
     chunk = next(chunks, None)
     while chunk is not None:
         following = next(chunks, None)
@@ -85,25 +90,29 @@ def build(tree: Tree, facts: Facts, items: Iterable[Item], *, closes: bool) -> I
         chunk = following
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
-    size = 0
-    for item in items:
-        if len(chunk) == LEAVES - 1 or size > BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(item)
-        size += len(item.data)
+def _chunks(runs: Iterable[Run]) -> Iterator[list[Run]]:
+    chunk: list[Run] = []
+    free, size = LEAVES - 1, 0
+    for run in runs:
+        start = 0
+        while start < len(run.entries):
+            if not free or size > BYTES:
+                yield chunk
+                chunk, free, size = [], LEAVES - 1, 0
+            sizes = list(accumulate(map(len, run.entries[start : start + free]), initial=size))
+            end = start + min(len(sizes) - 1, bisect_right(sizes, BYTES))
+            chunk.append(Run(run.entries[start:end], run.table, run.rows[start:end]))
+            free, size, start = free - (end - start), sizes[end - start], end
     if chunk:
         yield chunk
 
 
-def _block(tree: Tree, facts: Facts, chunk: list[Item], *, closes: bool) -> Built:
+def _block(tree: Tree, facts: Facts, chunk: list[Run], *, closes: bool) -> Built:
     rows = _rows(chunk)
     header = BlockEntry(
         number=tree.blocks,
         first=tree.frontier.size,
-        count=len(chunk) + 1,
+        count=sum(len(run.entries) for run in chunk) + 1,
         incarnation=facts.incarnation,
         sealed_at=facts.sealed_at,
         horizon=facts.horizon,
@@ -112,15 +121,15 @@ def _block(tree: Tree, facts: Facts, chunk: list[Item], *, closes: bool) -> Buil
         fingerprint=facts.fingerprint if closes else None,
         token=facts.token,
     )
-    entries = [header.encode(), *(item.data for item in chunk)]
-    tiles = tree.append([leaf_hash(entry) for entry in entries])
+    entries = [header.encode(), *(entry for run in chunk for entry in run.entries)]
+    tiles = tree.append(leaf_hashes(entries))
     tree.blocks += 1
     return Built(header=header, data=pack_entries(entries), tiles=tiles, rows=rows)
 
 
-def _rows(chunk: list[Item]) -> dict[int, tuple[int, int, int]]:
+def _rows(chunk: list[Run]) -> dict[int, tuple[int, int, int]]:
     rows: dict[int, list[int]] = {}
-    for _data, table, row in chunk:
-        if table is not None and row is not None:
-            rows.setdefault(table, []).append(row)
+    for _entries, table, ids in chunk:
+        if table is not None:
+            rows.setdefault(table, []).extend(ids)
     return {table: (min(ids), max(ids), len(ids)) for table, ids in rows.items()}

@@ -12,13 +12,13 @@ from ..catalog.fingerprint import read_facts
 from ..model.history import Trail
 from ..proof.fingerprint import catalog_entries, fingerprint_of
 from ..proof.types import Digest
-from .building import Item
+from .building import Run
 from .state import State
 
 
-def catalog_items(
+def catalog_runs(
     connection: Connection, database: CatalogDatabase, trail: Trail, state: State
-) -> tuple[Digest, list[Item]]:
+) -> tuple[Digest, list[Run]]:
     """Give the fingerprint of the catalog as it stands, and the entries that say so; none if it is the known one.
 
     Args:
@@ -34,4 +34,4 @@ def catalog_items(
     ]
     entries = catalog_entries(read_facts(connection, database, trail, known))
     fingerprint = fingerprint_of(entries)
-    return fingerprint, [] if fingerprint == state.catalog else [Item(entry) for entry in entries]
+    return fingerprint, [] if fingerprint == state.catalog else [Run(entries)]

@@ -19,7 +19,7 @@ from ..model.history import Trail
 from ..proof.entries import BlockEntry, SchemaEntry
 from ..proof.schema import Descriptor
 from ..proof.types import Digest
-from .building import Item, Tree
+from .building import Run, Tree
 from .ranges import Range, merged, without
 from .state import KnownTable, State
 
@@ -107,7 +107,7 @@ class Rows:
 
     # -- reading -----------------------------------------------------------------------
 
-    def items(self) -> Iterator[Item]:
+    def runs(self) -> Iterator[Run]:
         """Yield the entries of all rows to seal, table by table, by id; a descriptor that is new before its rows."""
         schema = self.database.schema(self.connection, self.trail.transaction)
         entries = self.database.name_of(schema, self.trail.transaction.name)
@@ -116,26 +116,28 @@ class Rows:
             stretch = self.horizons.stretch(sealed, descriptor.table, entries, since, self.horizon)
             yield from self._table(name, descriptor, stretch)
 
-    def _table(self, name: str, descriptor: Descriptor, stretch: Stretch | None) -> Iterator[Item]:
+    def _table(self, name: str, descriptor: Descriptor, stretch: Stretch | None) -> Iterator[Run]:
         known = self.tables[name]
         salted = any(column.name == SALT for column in self._columns(descriptor))
         reader = RowReader(self.database, descriptor, salted=salted)
         ids: list[int] = []
         first, last = True, known.last
-        for row, entry in self._entries(reader, known, stretch):
+        for rows, entries in self._entries(reader, known, stretch):
             if first:
                 first = False
                 if known.descriptor is None or known.descriptor.digest != descriptor.digest:
-                    yield Item(SchemaEntry.of(descriptor).encode())
+                    yield Run([SchemaEntry.of(descriptor).encode()])
             if stretch is None:
-                ids.append(row)
-            last = row if last is None or row > last else last
-            yield Item(entry, descriptor.table, row)
+                ids += rows
+            last = max(rows) if last is None else max(last, *rows)
+            yield Run(entries, descriptor.table, rows)
         ranges = merged(known.ranges, ids) if stretch is None else ()
         sealed_as = known.descriptor if first else descriptor
         self.tables[name] = replace(known, descriptor=sealed_as, last=last, ranges=ranges)
 
-    def _entries(self, reader: RowReader, known: KnownTable, stretch: Stretch | None) -> Iterator[tuple[int, bytes]]:
+    def _entries(
+        self, reader: RowReader, known: KnownTable, stretch: Stretch | None
+    ) -> Iterator[tuple[list[int], list[bytes]]]:
         """Yield the unsealed rows of a table: by their ids where its rows have no transaction id, or had others."""
         if stretch is None:
             yield from self._missing(reader, known, None)
@@ -148,7 +150,9 @@ class Rows:
         condition = f"{stretch.condition} AND r.{reader.id_column} > :floor"
         yield from reader.entries(self.connection, condition, {**stretch.parameters, "floor": known.floor})
 
-    def _missing(self, reader: RowReader, known: KnownTable, floor: int | None) -> Iterator[tuple[int, bytes]]:
+    def _missing(
+        self, reader: RowReader, known: KnownTable, floor: int | None
+    ) -> Iterator[tuple[list[int], list[bytes]]]:
         """Yield the rows whose ids are not among those that are sealed."""
         present = ids_of(self.connection, self.database, reader.table, reader.id_column, floor)
         for first, last in without(present, known.ranges):

@@ -29,8 +29,8 @@ from ..proof.merkle import consistency_proof
 from ..proof.tiles import NodesOfTiles, widths
 from ..proof.types import Digest
 from .agreement import agreed, digest_of, require_anchors, require_same_database
-from .building import Built, Facts, Item, Tree, build
-from .catalog import catalog_items
+from .building import Built, Facts, Run, Tree, build
+from .catalog import catalog_runs
 from .keys import incarnation_after, key_events
 from .rows import Rows
 from .state import State, StateFile
@@ -134,7 +134,7 @@ class Sealer:
             rows = Rows(connection, self.database, self.horizons, trail, state)
             tree = Tree(frontier=state.frontier, edge=self._edge(connection, trail, state), blocks=state.blocks)
             now = time.time_ns() // 1000
-            catalog, said = catalog_items(connection, self.database, trail, state)
+            catalog, said = catalog_runs(connection, self.database, trail, state)
             facts = Facts(
                 incarnation=state.incarnation,
                 sealed_at=now,
@@ -144,7 +144,7 @@ class Sealer:
             )
             keys = self._keys(state, now)
             last = None
-            for built in build(tree, facts, keys or chain(said, rows.items()), closes=not keys):
+            for built in build(tree, facts, keys or chain(said, rows.runs()), closes=not keys):
                 self._insert(connection, trail, built)
                 last = built
             if last is None:
@@ -168,10 +168,10 @@ class Sealer:
         self._step("taken")
         return following, KEYS if keys else ROWS
 
-    def _keys(self, state: State, now: int) -> list[Item]:
+    def _keys(self, state: State, now: int) -> list[Run]:
         """Give what stands in the log before any row that is signed anew: what is queued, and key events."""
         events = key_events(state, self.signers, size=state.size + 1 + len(state.queue), moment=now)
-        return [Item(entry) for entry in (*state.queue, *(event.encode() for event in events))]
+        return [Run([entry]) for entry in (*state.queue, *(event.encode() for event in events))]
 
     def _agree(self, connection: Connection, trail: Trail) -> State:
         state = agreed(connection, trail, self.file.read())

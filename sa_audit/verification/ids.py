@@ -5,6 +5,7 @@ Imports nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 BITS: Final = 16
@@ -28,6 +29,20 @@ class IdSet:
             return False
         chunk[place] |= bit
         return True
+
+    def add_all(self, numbers: Iterable[int]) -> list[int]:
+        """Put numbers in; give the positions of those that were not new."""
+        again: list[int] = []
+        current, chunk = None, bytearray()
+        for position, number in enumerate(numbers):
+            key = number >> BITS
+            if key != current:
+                current, chunk = key, self._chunks.setdefault(key, bytearray(SPAN >> 3))
+            place, bit = (number & _MASK) >> 3, 1 << (number & 7)
+            if chunk[place] & bit:
+                again.append(position)
+            chunk[place] |= bit
+        return again
 
     def discard_range(self, first: int, last: int) -> None:
         """Take out the numbers from ``first`` to ``last``, both included."""

@@ -7,7 +7,7 @@ It recomputes the tree, reads each header and each entry that is not a row's, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,7 +34,7 @@ from ..proof.entries import (
 from ..proof.schema import Descriptor
 from ..proof.types import Digest
 from .ids import IdSet
-from .leaves import ROW_START, row_of
+from .leaves import ROW_START, Alike, parts_of, row_of
 from .report import Findings
 from .stated import StatedCatalogs
 from .tree import Tree
@@ -220,23 +220,45 @@ class LogPass:
         header: BlockEntry | None = None
         spans: dict[int, _Span] = {}
         incarnation = self._incarnation  # the header stands before an entry that begins another one
-        for position, entry in enumerate(entries):
-            if entry.startswith(ROW_START) and position:
-                self._row(entry, first + position, spans)
-                continue
-            try:
-                decoded = decode_entry(entry)
-            except _MALFORMED as error:
-                self._leaf(first + position, "an entry", str(error))
-                continue
-            if position == 0 and isinstance(decoded, BlockEntry):
-                header = decoded
-            elif isinstance(decoded, CatalogEntry):
-                self.log.catalogs.take(decoded, entry)
-            else:
-                self._other(decoded, first + position)
+        decoded = self._decoded(entries[0], first) if entries else None
+        if isinstance(decoded, BlockEntry):
+            header = decoded
+        elif decoded is not None:
+            self._other(decoded, entries[0], first)
+        for start, part, alike in parts_of(entries, 1):
+            if alike is None or not self._alike(alike, first + start, spans):
+                self._each(part, first + start, spans)
         self._header(block, first, len(entries), header, spans, incarnation)
         return spans
+
+    def _decoded(self, entry: bytes, index: int) -> Entry | None:
+        try:
+            return decode_entry(entry)
+        except _MALFORMED as error:
+            self._leaf(index, "an entry", str(error))
+            return None
+
+    def _each(self, entries: Sequence[bytes], first: int, spans: dict[int, _Span]) -> None:
+        for index, entry in enumerate(entries, first):
+            if entry.startswith(ROW_START):
+                self._row(entry, index, spans)
+            elif (decoded := self._decoded(entry, index)) is not None:
+                self._other(decoded, entry, index)
+
+    def _alike(self, alike: Alike, first: int, spans: dict[int, _Span]) -> bool:
+        """Note many rows at once; give whether their schema is known, without which nothing is noted."""
+        table, schema, rows = alike
+        known = self.log.schemas.get(schema)
+        if known is None or known.table != table:
+            return False
+        for position in self.log.sealed.setdefault(table, IdSet()).add_all(rows):
+            self._duplicated(table, rows[position], first + position)
+        lowest, highest = min(rows), max(rows)
+        span = spans.setdefault(table, _Span(lowest, highest, 0))
+        span.add(lowest)
+        span.add(highest)
+        span.rows += len(rows) - 2
+        return True
 
     def _row(self, entry: bytes, index: int, spans: dict[int, _Span]) -> None:
         try:
@@ -257,15 +279,18 @@ class LogPass:
         if ids is None:
             ids = self.log.sealed[table] = IdSet()
         if not ids.add(row):
-            name = self.log.last_schema[table].name if table in self.log.last_schema else str(table)
-            self._findings.add("leaf-duplicated", name, row, "one leaf", f"another one, {index}")
+            self._duplicated(table, row, index)
         span = spans.get(table)
         if span is None:
             spans[table] = _Span(row, row, 1)
         else:
             span.add(row)
 
-    def _other(self, entry: Entry, index: int) -> None:
+    def _duplicated(self, table: int, row: int, index: int) -> None:
+        name = self.log.last_schema[table].name if table in self.log.last_schema else str(table)
+        self._findings.add("leaf-duplicated", name, row, "one leaf", f"another one, {index}")
+
+    def _other(self, entry: Entry, encoded: bytes, index: int) -> None:
         match entry:
             case SchemaEntry(table=table, descriptor=encoded):
                 descriptor = Descriptor.decode(encoded)
@@ -278,7 +303,9 @@ class LogPass:
                 self._incarnated(entry, index)
             case PersonKeyEntry():
                 pass
-            case BlockEntry() | RowEntry() | CatalogEntry():
+            case CatalogEntry():
+                self.log.catalogs.take(entry, encoded)
+            case BlockEntry() | RowEntry():
                 self._leaf(index, "an entry that can stand there", type(entry).__name__)
 
     def _incarnated(self, entry: IncarnationEntry, index: int) -> None:

@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor
@@ -20,15 +21,15 @@ from ..proof.keys import Verifier
 from ..proof.policy import Policy
 from .catalog import check_catalog
 from .checkpoints import Collected, Judge, read_anchors, read_notes
-from .continuity import check_continuity
+from .continuity import Comparison, comparisons
 from .database import VerifierDatabase, verifier_for
 from .links import LinkPass
-from .log import Log, LogPass
+from .log import GROUP, Log, LogPass
 from .plans import LiveTable, live_tables, plans
 from .report import Findings, Report
 from .rows import Task, excuses_by_table
 from .unsealed import UnsealedPass
-from .workers import compare_all
+from .workers import Workers, compare_all, processes
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being checked ("log", "rows", "tables"), how much of it is done, and of how much (or None)."""
@@ -78,22 +79,32 @@ class _Verification:
         with self._engine.connect() as connection:
             trail = trail_at(connection, metadata)
         with self._database.reading(self._engine) as connection:
-            log = self._log(connection, trail)
-            judged = Judge(self._policy, log, self._findings).judge(self._collected, held=self._since)
-            tables = live_tables(self._database.catalog, connection, trail, log)
-            anchored = judged.anchored.size if judged.anchored is not None else 0
-            task = Task(
-                blocks=self._name(connection, trail, "audit_block"),
-                plans=plans(log, tables, self._findings),
-                excuses=excuses_by_table(log.excuses, anchored=anchored if self._collected.anchors else None),
-            )
-            checked = compare_all(
-                self._engine, connection, self._database, task, log, self._findings, workers, self._progress
-            )
-            unsealed = self._tables(connection, trail, log, tables)
-            since = 0 if self._since is None else self._since.size
-            catalog = self._database.catalog
-            changes = check_catalog(connection, catalog, trail, log, self._findings, since=since)
+            count = workers if workers > 1 and self._last_block(connection, trail) >= GROUP else 1
+            with processes(self._engine, count) as others:
+                return self._verify(connection, trail, others)
+
+    def _verify(self, connection: Connection, trail: Trail, others: Workers | None) -> Report:
+        if others is not None:
+            others.begin(self._comparisons(connection, live_tables(self._database.catalog, connection, trail, Log())))
+        log = self._log(connection, trail)
+        judged = Judge(self._policy, log, self._findings).judge(self._collected, held=self._since)
+        tables = live_tables(self._database.catalog, connection, trail, log)
+        anchored = judged.anchored.size if judged.anchored is not None else 0
+        task = Task(
+            blocks=self._name(connection, trail, "audit_block"),
+            plans=plans(log, tables, self._findings),
+            excuses=excuses_by_table(log.excuses, anchored=anchored if self._collected.anchors else None),
+        )
+        checked = compare_all(connection, self._database, task, log, self._findings, others, self._progress)
+        unsealed = self._tables(connection, trail, log, tables)
+        self._progress("continuity", 0, None)
+        if others is not None:
+            others.end(self._findings)
+        else:
+            for comparison in self._comparisons(connection, tables):
+                comparison.run(connection, self._findings)
+        since = 0 if self._since is None else self._since.size
+        changes = check_catalog(connection, self._database.catalog, trail, log, self._findings, since=since)
         return Report(
             findings=self._findings.all(),
             checked=checked,
@@ -122,9 +133,14 @@ class _Verification:
         unsealed = UnsealedPass(self._database, log, epochs).count(connection, tables, self._findings)
         entries = next((each for each in tables if each.sealed and each.sealed.role == "transaction"), None)
         LinkPass(self._database.catalog, entries).run(connection, tables, self._findings)
-        self._progress("continuity", 0, None)
-        check_continuity(connection, self._database.catalog, tables, self._findings)
         return unsealed
+
+    def _comparisons(self, connection: Connection, tables: list[LiveTable]) -> list[Comparison]:
+        return list(comparisons(connection, self._database.catalog, tables))
+
+    def _last_block(self, connection: Connection, trail: Trail) -> int:
+        """Give where the last block says that it begins, by which only is decided whether other processes pay."""
+        return int(connection.scalar(sa.select(sa.func.max(trail.block.c.first_leaf))) or 0)
 
     def _name(self, connection: Connection, trail: Trail, name: str) -> str:
         catalog = self._database.catalog

@@ -20,7 +20,7 @@ from ..catalog import CatalogDatabase, RowReader
 from ..errors import AuditError
 from ..proof.blocks import unpack_entries
 from ..proof.entries import RowEntry, decode_entry
-from .leaves import ROW_START, row_of
+from .leaves import ROW_START, parts_of, row_of
 from .log import BLOCKS, Excuse, Group
 from .plans import Plan
 from .report import Findings
@@ -98,9 +98,15 @@ class RowPass:
                 entries = unpack_entries(data)
             except AuditError:
                 continue  # the first pass has found it
-            for position, entry in enumerate(entries):
-                if entry.startswith(ROW_START):
-                    self._sort(entry, first + position, found)
+            for start, part, alike in parts_of(entries):
+                index = first + start
+                if alike is not None and not self._task.excuses.get(alike.table):
+                    rows = found.setdefault(alike.schema, {})
+                    rows.update(zip(alike.rows, zip(part, range(index, index + len(part)), strict=True), strict=True))
+                    continue
+                for position, entry in enumerate(part, index):
+                    if entry.startswith(ROW_START):
+                        self._sort(entry, position, found)
         if digest.digest() != group.digest:
             findings.add("block-changed", BLOCKS, group.first, "the bytes that were read before", "others")
         return found
@@ -151,13 +157,14 @@ class RowPass:
         name = reader.descriptor.name
         take = expected.pop
         with connection.begin_nested():  # what the database refuses to read must not end the transaction
-            for row, entry in reader.entries(connection, condition, {"first": ids[0], "last": ids[1]}):
-                known = take(row, None)
-                if known is None:
-                    continue  # another group's, or not sealed
-                read += 1
-                if known[0] != entry:
-                    findings.add("row-changed", name, row, *_differences(known[0], entry))
+            for rows, entries in reader.entries(connection, condition, {"first": ids[0], "last": ids[1]}):
+                for row, entry in zip(rows, entries, strict=True):
+                    known = take(row, None)
+                    if known is None:
+                        continue  # another group's, or not sealed
+                    read += 1
+                    if known[0] != entry:
+                        findings.add("row-changed", name, row, *_differences(known[0], entry))
         return read
 
     def _extras(self, connection: Connection, plan: Plan, ids: list[int], findings: Findings) -> None:

@@ -68,7 +68,7 @@ class Tree:
 def _root(hashes: list[bytes]) -> bytes:
     hash_ = _sha256
     while len(hashes) > 1:
-        hashes = [hash_(b"\x01" + hashes[i] + hashes[i + 1]).digest() for i in range(0, len(hashes), 2)]
+        hashes = [hash_(b"\x01" + left + right).digest() for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
     return hashes[0]
 
 

@@ -193,6 +193,19 @@ def test_more_workers(sealed: Sealed) -> None:
     assert one == two
 
 
+def test_more_processes(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log is long enough for processes of their own, they find what one finds, in rows and changes."""
+    write(sealed.engine, 501, 510)
+    sealed.seal()
+    sealed.attack(f"DELETE FROM {HISTORY} WHERE audit_id = {row(sealed, 6)}")
+    one = sealed.verify()
+    for module in ("log", "operations"):
+        monkeypatch.setattr(f"sa_audit.verification.{module}.GROUP", 5)
+    two = sealed.verify(workers=2)
+    assert one.findings
+    assert one == two
+
+
 def test_since_a_checkpoint(sealed: Sealed) -> None:
     """Rows of older leaves are not read again, and the log has to be that of the checkpoint."""
     before = sealed.verify()
