@@ -20,9 +20,9 @@ from ..capture.identity import identity_text
 from ..ddl.backend import Entry, speaks_for
 from ..errors import AuditError
 from ..model import AuditedTable
-from ..model.history import reading
+from ..model.history import Trail, reading
 from .change import Access, Change, Event, Page, TransactionRecord
-from .entity import resolve
+from .entity import Identity, Subject, resolve
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,8 +40,10 @@ def look(function: Callable[P, R]) -> Callable[P, R]:
             result = function(*args, **kwargs)
         session: Any = args[0]
         session = session() if isinstance(session, orm.scoped_session) else session
-        shown = _shown(result, session)
-        _add_asked(shown, args[1:3])
+        subject, identity = _asked(args[1:3])
+        shown = _shown(result, session, None if subject is None else subject.parts[0].audited.trail)
+        if subject is not None:
+            _add_asked(shown, subject, identity)
         if shown:
             _record(session, function.__name__, shown)
         return result
@@ -49,12 +51,12 @@ def look(function: Callable[P, R]) -> Callable[P, R]:
     return looked
 
 
-def _shown(result: Any, session: Session) -> Shown:
-    """Give the rows of models with ``reads`` that a result tells about."""
+def _shown(result: Any, session: Session, trail: Trail | None) -> Shown:
+    """Give the rows of models with ``reads`` that a result tells about: of those of a trail, where one was asked."""
     shown: Shown = {}
     for entry in _entries(result):
         if isinstance(entry, Change | Event | Access) and entry.table is not None:
-            _add(shown, session, entry.table, getattr(entry, "rows", None) or [entry.identity])
+            _add(shown, session, trail, entry.table, getattr(entry, "rows", None) or [entry.identity])
     return shown
 
 
@@ -69,8 +71,10 @@ def _entries(result: Any) -> Iterator[Any]:
         yield from result
 
 
-def _add(shown: Shown, session: Session, table: str, identities: Iterable[tuple[Any, ...]]) -> None:
-    for trail in reading.trails():
+def _add(
+    shown: Shown, session: Session, asked: Trail | None, table: str, identities: Iterable[tuple[Any, ...]]
+) -> None:
+    for trail in reading.trails() if asked is None else [asked]:
         for audited in trail.audited.values():
             if audited.options.reads and audited.table.fullname == table and _is_meant(session, audited):
                 known = shown.setdefault(audited, {})
@@ -84,15 +88,17 @@ def _is_meant(session: Session, audited: AuditedTable) -> bool:
     return speaks_for(bind.dialect, audited.trail, audited.table.fullname)
 
 
-def _add_asked(shown: Shown, asked: tuple[Any, ...]) -> None:
-    """Add the row that was asked about, of which nothing may be known."""
-    if not asked:
-        return
-    entity, key = asked[0], asked[1] if len(asked) > 1 else None
+def _asked(arguments: tuple[Any, ...]) -> tuple[Subject | None, Identity]:
+    """Give the model and the row that a call was about, if it was about one."""
+    entity, key = arguments if len(arguments) == 2 else (*arguments, None, None)[:2]
     try:
-        subject, identity = resolve(entity, key)
+        return resolve(entity, key)
     except AuditError:
-        return
+        return None, ()
+
+
+def _add_asked(shown: Shown, subject: Subject, identity: Identity) -> None:
+    """Add the row that was asked about, of which nothing may be known."""
     audited = next((part.audited for part in subject.parts if part.audited.options.reads), None)
     if audited is not None:
         shown.setdefault(audited, {})[identity_text(subject.parts[0].key, identity)] = None

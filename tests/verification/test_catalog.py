@@ -225,7 +225,7 @@ def test_a_fact_that_is_edited(sealed: Sealed) -> None:
 def test_a_log_from_before_there_were_fingerprints(fresh: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its headers have none; it verifies, and the catalog stands in the log from the next sealing on."""
     with monkeypatch.context() as former:
-        former.setattr(sealer, "catalog_items", lambda *_: (None, []))
+        former.setattr(sealer, "catalog_runs", lambda *_: (None, []))
         (fresh.directory / "state").unlink()
         (fresh.directory / "anchor").unlink()
         fresh.attack("DELETE FROM audit_block", "DELETE FROM audit_sealed", "DELETE FROM audit_checkpoint")
