@@ -47,7 +47,6 @@ from .errors import (
     TrailNotEmpty,
     UnauditedWrite,
     Unencodable,
-    UnsupportedPolicy,
     UnusableKey,
 )
 from .model import (
@@ -143,7 +142,6 @@ __all__ = [
     "TransactionRecord",
     "UnauditedWrite",
     "Unencodable",
-    "UnsupportedPolicy",
     "UnusableKey",
     "as_of",
     "await_sealed",

@@ -4,7 +4,6 @@
 
     AuditError
     ├── ConfigurationError       the declaration is wrong: mend the model or the call
-    │   └── UnsupportedPolicy    a column policy that this release does not have
     ├── ActorRequired            say who: sa_audit.context(actor=...)
     ├── ReasonRequired           say why: sa_audit.context(reason=...)
     ├── UnauditedWrite           a change that can't be recorded: write it another way
@@ -37,10 +36,6 @@ class AuditError(Exception):
 
 class ConfigurationError(AuditError):
     """A declaration, option or argument that can't be used as it is."""
-
-
-class UnsupportedPolicy(ConfigurationError):
-    """A column policy that this release does not have yet."""
 
 
 class ActorRequired(AuditError):

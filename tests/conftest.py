@@ -48,7 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     every_server = metafunc.definition.get_closest_marker("every_server") is not None
     names = databases.parameters(every_server=every_server, only=mark.args if mark else ())
     wide = {kind for mark in metafunc.definition.iter_markers("wide_on") for kind in mark.args}
-    marks = {name: (pytest.mark.wide,) if name.endswith("-oldest") or name in wide else () for name in names}
+    wide |= set() if databases.all_servers() else {name for name in names if name.endswith("-oldest")}
+    marks = {name: (pytest.mark.wide,) if name in wide else () for name in names}
     metafunc.parametrize("database", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 
@@ -123,6 +124,20 @@ def make_engine(database: Database) -> Iterator[Callable[..., sa.Engine]]:
 
     def make(**options: Any) -> sa.Engine:
         engines.append(sa.create_engine(database.url, **options))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def connect_as(database: Database) -> Iterator[Callable[[sa.URL], sa.Engine]]:
+    """Return a function that makes an engine to a URL, such as that of another account; asked for before accounts."""
+    engines: list[sa.Engine] = []
+
+    def make(url: sa.URL) -> sa.Engine:
+        engines.append(sa.create_engine(url))
         return engines[-1]
 
     yield make

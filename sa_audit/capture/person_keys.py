@@ -5,7 +5,7 @@ Imports model, ddl, privacy, errors, and of capture the recording.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -56,18 +56,27 @@ class PersonKeys:
         self._options: dict[str, Any] = {**OWN, **({"schema_translate_map": dict(schemas)} if schemas else {})}
         self._secrets = secrets_of(trail)
 
-    def of(self, subjects: Collection[str], entry: Any = None) -> dict[str, PersonKey]:
-        """Give the keys of persons.
+    def of(self, subjects: Collection[str], entry: Callable[[], Entry]) -> dict[str, PersonKey]:
+        """Give the keys of persons, made now for those that have none.
 
         Args:
-            subjects: the persons.
-            entry: gives the transaction's entry, to record keys that are made now; None: none is made.
+            subjects: the persons, of at most :data:`MAX_SUBJECT` characters each.
+            entry: gives the transaction's entry, under which a new key is recorded.
+
+        Raises:
+            UnusableKey: if there is no key of a person after it was made.
         """
         found = self._by_subject(subjects)
         missing = [subject for subject in subjects if subject not in found]
-        if missing and entry is not None:
+        if missing:
             self._make(missing, entry())
             found |= self._by_subject(missing, fresh=True)
+        for subject in missing:
+            if subject not in found:
+                raise UnusableKey(
+                    f"the database keeps no key for {subject!r}: it takes this for the name of somebody else, or has "
+                    "changed it; look at the collation of audit_person_key.subject, and at triggers on that table"
+                )
         return found
 
     def _by_subject(self, subjects: Collection[str], *, fresh: bool = False) -> dict[str, PersonKey]:
@@ -142,7 +151,7 @@ class PersonKeys:
                 found[name] = Wrapped(name, subject, wrapped, by, commitment)
         self._secrets.loaded(found)
 
-    def destroy(self, subject: str, reason: str | None, entry: Any) -> list[str]:
+    def destroy(self, subject: str, reason: str | None, entry: Callable[[], Entry]) -> list[str]:
         """Destroy the keys of a person; give their names.
 
         Args:
@@ -153,7 +162,7 @@ class PersonKeys:
         query = sa.select(self.keys.c.name).where(self.keys.c.subject == subject).with_for_update()
         names = [row[0] for row in self._execute(query)]
         for name in names:
-            made: Entry = entry()
+            made = entry()
             self._execute(sa.delete(self.keys).where(self.keys.c.name == name))
             said = {"name": name, "event": DESTROYED, "reason": reason}
             self._execute(sa.insert(self.events), {**said, "audit_tx": made.id, "audit_at": made.recorded_at})

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target
 from ..errors import UnauditedWrite
 from ..model import AuditedTable, RecordedColumn
+from ..model.records import MAX_SUBJECT
 from ..privacy import keyed_digest, keys_of
 from ..privacy.encryption import PersonKey, Place, encrypted
 from .person_keys import PersonKeys
@@ -83,6 +84,7 @@ class _Row:
     old: State | None = field(repr=False)
 
     def states(self) -> list[State]:
+        """Give both, or the one that there is."""
         return [self.now] if self.old is None else [self.now, self.old]
 
 
@@ -149,6 +151,11 @@ class _Forms:
             raise UnauditedWrite(
                 f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, is "
                 "NULL: set it, or leave the value out"
+            )
+        if len(person) > MAX_SUBJECT:
+            raise UnauditedWrite(
+                f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, has "
+                f"{len(person)} characters: at most {MAX_SUBJECT} name a person"
             )
         return person
 

@@ -16,7 +16,7 @@ from ..ddl.mysql_capture_text import entry_object
 from ..ddl.objects import spoken
 from ..model.history import Trail
 from .level import Finding
-from .live import CatalogReader, Live, LiveTable, ObjectKey, Place
+from .live import UNSEEN, CatalogReader, Live, LiveTable, ObjectKey, Place
 
 
 class MariaDBReader(CatalogReader):
@@ -27,9 +27,12 @@ class MariaDBReader(CatalogReader):
         live = Live()
         schemas = {"schemas": sorted({str(place[0]) for place in (*tables, *data)})}
         columns: dict[Place, set[str]] = {}
-        for schema, table, name in connection.execute(_COLUMNS, schemas):
+        for schema, table, name, type_, collation in connection.execute(_COLUMNS, schemas):
             columns.setdefault((schema, table), set()).add(name)
+            live.facts["column", schema, table, name] = f"{type_} collate {collation}" if collation else type_
         for schema, name, type_, engine in connection.execute(_TABLES, schemas):
+            if type_ == "BASE TABLE" and engine is not None:
+                live.facts["engine", schema, None, name] = engine
             form = "table" if type_ == "BASE TABLE" else type_.lower()
             live.tables[schema, name] = LiveTable(form, frozenset(columns.get((schema, name), ())))
             if (schema, name) in tables and form == "table" and engine != "InnoDB":
@@ -42,11 +45,12 @@ class MariaDBReader(CatalogReader):
                         got=engine,
                     )
                 )
-        for schema, table, name, timing, event, body, created in connection.execute(_TRIGGERS, schemas):
+        for schema, table, name, timing, event, body, created, definer in connection.execute(_TRIGGERS, schemas):
             if body is None:
                 live.hidden = True
             else:
                 live.take(("trigger", schema, table, name), f"{timing} {event} {body.strip()}", str(created))
+                live.facts["owner", schema, table, name] = definer
         for schema, name, body in connection.execute(_PROCEDURES, schemas):
             live.objects["procedure", schema, None, name] = entry_object(schema, name, body.strip()).definition
         return live
@@ -65,18 +69,8 @@ class MariaDBReader(CatalogReader):
         return {(schema, EPOCHS) for schema, name in tables if name == "audit_transaction"}
 
     def further(self, connection: Connection, live: Live, tables: Mapping[Place, sa.Table]) -> dict[ObjectKey, str]:
-        """Read columns, engines and definers; say so if this account may not see triggers."""
-        schemas = {"schemas": sorted({str(schema) for schema, _name in tables})}
-        facts: dict[ObjectKey, str] = {}
-        for schema, table, name, type_, collation in connection.execute(_TYPES, schemas):
-            if (schema, table) in tables:
-                facts["column", schema, table, name] = f"{type_} collate {collation}" if collation else type_
-        for schema, name, engine in connection.execute(_ENGINES, schemas):
-            if (schema, name) in tables and engine is not None:
-                facts["engine", schema, None, name] = engine
-        for schema, table, name, definer in connection.execute(_DEFINERS, schemas):
-            if ("trigger", schema, table, name) in live.objects:
-                facts["owner", schema, table, name] = definer
+        """Give columns, engines, and the definers of all triggers; say so if this account may not see triggers."""
+        facts = {key: fact for key, fact in live.facts.items() if key[0] == "owner" or _table_of(key) in tables}
         if live.hidden or (not _has_triggers(live) and self._is_hidden(connection, tables)):
             facts[UNSEEN] = "the account has no TRIGGER right on the trail's tables"
         return facts
@@ -108,6 +102,11 @@ class MariaDBReader(CatalogReader):
         ]
 
 
+def _table_of(key: ObjectKey) -> Place:
+    _what, schema, table, name = key
+    return schema, name if table is None else table
+
+
 def _has_triggers(live: Live) -> bool:
     return any(key[0] == "trigger" for key in live.objects)
 
@@ -133,44 +132,34 @@ _EPOCH_GUARD: Final = re.compile(
     r"(?s)CREATE TRIGGER IF NOT EXISTS .*?`?(audit_epoch_guard_[a-z]+)`? BEFORE ([A-Z]+) ON .*? FOR EACH ROW\n(.*)"
 )
 _NO_SUCH_TRIGGER: Final = 1360
-UNSEEN: Final[ObjectKey] = ("unseen", None, None, "triggers")
-_COLUMNS: Final = sa.text(
-    "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN :schemas"
-).bindparams(sa.bindparam("schemas", expanding=True))
 
-_TABLES: Final = sa.text(
+
+def _in_schemas(sql: str) -> sa.TextClause:
+    return sa.text(sql).bindparams(sa.bindparam("schemas", expanding=True))
+
+
+_COLUMNS: Final = _in_schemas(
+    "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME FROM information_schema.COLUMNS"
+    " WHERE TABLE_SCHEMA IN :schemas"
+)
+
+_TABLES: Final = _in_schemas(
     "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES"
     " WHERE TABLE_SCHEMA IN :schemas AND TABLE_TYPE <> 'SEQUENCE'"
-).bindparams(sa.bindparam("schemas", expanding=True))
+)
 
-_TRIGGERS: Final = sa.text(
+_TRIGGERS: Final = _in_schemas(
     "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_STATEMENT,"
-    " CREATED"
-    " FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA IN :schemas"
-).bindparams(sa.bindparam("schemas", expanding=True))
+    " CREATED, DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA IN :schemas"
+)
 
-_PROCEDURES: Final = sa.text(
+_PROCEDURES: Final = _in_schemas(
     "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
     " WHERE ROUTINE_SCHEMA IN :schemas AND ROUTINE_TYPE = 'PROCEDURE'"
     " AND ROUTINE_DEFINITION IS NOT NULL AND left(ROUTINE_NAME, 9) = 'sa_audit_'"
-).bindparams(sa.bindparam("schemas", expanding=True))
+)
 
-_TYPES: Final = sa.text(
-    "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME FROM information_schema.COLUMNS"
-    " WHERE TABLE_SCHEMA IN :schemas"
-).bindparams(sa.bindparam("schemas", expanding=True))
-
-_ENGINES: Final = sa.text(
-    "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA IN :schemas"
-    " AND TABLE_TYPE = 'BASE TABLE'"
-).bindparams(sa.bindparam("schemas", expanding=True))
-
-_DEFINERS: Final = sa.text(
-    "SELECT TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, DEFINER FROM information_schema.TRIGGERS"
-    " WHERE TRIGGER_SCHEMA IN :schemas"
-).bindparams(sa.bindparam("schemas", expanding=True))
-
-_RIGHTS: Final = sa.text(
+_RIGHTS: Final = _in_schemas(
     "SELECT grantee, group_concat(DISTINCT privilege_type ORDER BY privilege_type SEPARATOR ', ') AS held FROM ("
     "SELECT GRANTEE AS grantee, PRIVILEGE_TYPE AS privilege_type FROM information_schema.USER_PRIVILEGES"
     " UNION ALL SELECT GRANTEE, PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES WHERE TABLE_SCHEMA IN :schemas"
@@ -179,4 +168,4 @@ _RIGHTS: Final = sa.text(
     " WHERE p.TABLE_SCHEMA IN :schemas AND left(t.TABLE_COMMENT, 9) = 'sa_audit:'"
     ") AS p WHERE privilege_type IN ('UPDATE', 'DELETE', 'DROP', 'ALTER', 'TRIGGER', 'SUPER')"
     " GROUP BY grantee ORDER BY grantee"
-).bindparams(sa.bindparam("schemas", expanding=True))
+)

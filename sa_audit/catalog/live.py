@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
@@ -19,6 +20,8 @@ from .level import Finding
 
 ObjectKey = tuple[str, str | None, str | None, str]
 """An object by kind, schema, table (or None) and name."""
+UNSEEN: Final[ObjectKey] = ("unseen", None, None, "triggers")
+"""The fact that an account may not see the triggers of the trail's tables."""
 Place = tuple[str | None, str]
 """A table by real schema and name; no schema on SQLite's main database."""
 
@@ -36,8 +39,9 @@ class Live:
     """Tables, and the definitions of triggers and functions by kind, schema, table and name.
 
     ``marks`` say when an object was made or replaced, where the database tells; ``oddities`` are what should not be
-    there, such as rules and policies, by kind, schema, table and name.  ``hidden`` says that there are triggers whose
-    text this account may not read.
+    there, such as rules and policies, by kind, schema, table and name.  ``facts`` are further ones that were read
+    along, for :meth:`CatalogReader.further`.  ``hidden`` says that there are triggers whose text this account may not
+    read.
     """
 
     tables: dict[Place, LiveTable] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class Live:
     findings: list[Finding] = field(default_factory=list)
     marks: dict[ObjectKey, str] = field(default_factory=dict)
     oddities: dict[ObjectKey, str] = field(default_factory=dict)
+    facts: dict[ObjectKey, str] = field(default_factory=dict)
     hidden: bool = False
 
     def take(self, key: ObjectKey, definition: str, mark: str | None = None) -> None:

@@ -15,6 +15,9 @@ from .app import Json, Key, Model, ModelsOption, Url, _opened, _print, app
 from .failure import FINDINGS, WrongUsage
 from .models import parse_key
 
+Operator = Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")]
+Ground = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")]
+
 
 @app.command()
 def keygen(
@@ -91,8 +94,8 @@ def seal(
 @app.command()
 def rebase(
     state: Annotated[Path, typer.Option("--state", metavar="FILE", help="The sealer's own memory; made if missing.")],
-    actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")],
+    actor: Operator,
+    reason: Ground,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
@@ -117,8 +120,8 @@ def revoke(
     stolen_at: Annotated[
         str, typer.Option("--stolen-at", metavar="TIME", help="The earliest moment of the theft, with its offset.")
     ],
-    actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Who says so: stands in the log for ever.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: stands in the log for ever.")],
+    actor: Operator,
+    reason: Ground,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
@@ -131,7 +134,7 @@ def revoke(
     from ..seal import revoke as revoke_key
     from .sealing import RebaseResult, moment_of
 
-    key, moment = Verifier.load(vkey), moment_of(stolen_at)
+    key, moment = Verifier.load(vkey), moment_of("--stolen-at", stolen_at)
     with _opened(url, models) as place:
         revoke_key(
             place.engine,

@@ -3,8 +3,7 @@
 The guards refuse to delete rows, so nothing is deleted: the default partition is taken off the history, its rows are
 copied into new tables, which become the partitions of their months, and only if these hold the very same rows is the
 old table dropped, all in one transaction that leaves an event.  Ids, salts and moments stay, so what was sealed still
-verifies.  Imports adoption, capture, catalog, ddl,
-model.
+verifies.  Imports adoption, capture, catalog, ddl and model.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from ..capture import clock
 from ..capture.context import current_context
 from ..capture.recording import claims_of
 from ..catalog.partitions import PartitionedHistory, following
+from ..ddl.backend import OWN
 from ..ddl.events import run
 from ..ddl.postgresql import PostgreSQL
 from ..ddl.postgresql_partitions import stem_of
@@ -73,7 +73,8 @@ def _partition(
     made = _free(connection, schema, f"{stem_of(audited.history.name)}_{month:%Y_%m}")
     since, until = (f"'{moment:%Y-%m-%d} 00:00:00+00'" for moment in (month, following(month)))
     _run(connection, f"CREATE TABLE {made} (LIKE {history} INCLUDING DEFAULTS INCLUDING STORAGE)")
-    _run(connection, f"COMMENT ON TABLE {made} IS {_literal('sa_audit: partition of ' + audited.history.fullname)}")
+    comment = backend.literal(f"sa_audit: partition of {audited.history.fullname}").replace("\\:", ":")
+    _run(connection, f"COMMENT ON TABLE {made} IS {comment}")
     _run(
         connection,
         f"INSERT INTO {made} ({columns}) SELECT {columns} FROM {default}"
@@ -135,11 +136,7 @@ def _tell(
 
 
 def _run(connection: Connection, sql: str) -> Any:
-    return connection.exec_driver_sql(sql.replace("%", "%%"), execution_options={"sa_audit_internal": True})
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return connection.exec_driver_sql(sql.replace("%", "%%"), execution_options=OWN)
 
 
 _NAMED: Final = sa.text("SELECT to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:name AS text)))")

@@ -99,18 +99,18 @@ def seconds(text: str) -> float:
     return found
 
 
-def moment_of(text: str) -> dt.datetime:
-    """Read a moment with its offset, in ISO 8601.
+def moment_of(option: str, text: str) -> dt.datetime:
+    """Read the moment that an option gives, with its offset, in ISO 8601.
 
     Raises:
         WrongUsage: if it is none, or has no offset.
     """
     try:
         moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise WrongUsage(f"--stolen-at {text!r}: give a moment such as 2026-03-31T23:59:59Z")
+    except ValueError as error:
+        raise WrongUsage(f"{option} {text!r}: give a moment such as 2026-03-31T23:59:59Z") from error
+    if moment.tzinfo is None:
+        raise WrongUsage(f"{option} {text!r}: give its offset as well, such as 2026-03-31T23:59:59Z")
     return moment
 
 

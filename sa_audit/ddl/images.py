@@ -5,6 +5,7 @@ Imports model and the values only.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -78,13 +79,14 @@ class Images(Stages):
 
     # -- protected values ----------------------------------------------------------
 
-    @abstractmethod
     def image_values(self, image: Image) -> list[Any]:
-        """Give the values of an image, one for each recorded column."""
+        """Give the values of an image, one for each recorded column; by default it is one JSON array."""
+        values: list[Any] = json.loads(image.values[0])
+        return values
 
-    @abstractmethod
     def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Give values in the form in which an image holds them."""
+        return (json.dumps(values, ensure_ascii=False),)
 
     @abstractmethod
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
@@ -103,11 +105,9 @@ class Images(Stages):
         text: str | None = value
         return text
 
+    @abstractmethod
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
-        from sqlalchemy.dialects.sqlite import insert
-
-        return insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
 
     def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Give a query that sees what is committed now, within a transaction whose snapshot may be older."""

@@ -61,21 +61,12 @@ class MariaDB(MariaDBCapture):
         """Keep each recorded column as text."""
         return [self._text(column, alias) for column in audited.columns]
 
-    def image_values(self, image: Image) -> list[Any]:
-        """Read the array."""
-        values: list[Any] = json.loads(image.values[0])
-        return values
-
-    def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Write the array."""
-        return (json.dumps(values, ensure_ascii=False),)
-
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT IGNORE."""
         return mysql.insert(table).prefix_with("IGNORE")
 
     def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """Read with a shared lock."""
+        """Read with a shared lock, since REPEATABLE READ, the default, sees the moment of the first read otherwise."""
         return query.with_for_update(read=True)
 
     def row_label(self, audited: AuditedTable, alias: str) -> str:

@@ -7,8 +7,7 @@ Every text can be cast back to its column's type.  Imports model and SQLAlchemy 
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,7 +21,6 @@ from .backend import (
     MARKER,
     Batch,
     Entry,
-    Image,
     Recorded,
     Target,
     claim_parameters,
@@ -76,15 +74,6 @@ class PostgreSQL(PostgreSQLCapture):
     def _image(self, column: RecordedColumn, alias: str) -> str:
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"pg_catalog.md5({text})" if column.masked else text
-
-    def image_values(self, image: Image) -> list[Any]:
-        """Read the array."""
-        values: list[Any] = json.loads(image.values[0])
-        return values
-
-    def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Write the array."""
-        return (json.dumps(values, ensure_ascii=False),)
 
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT ... ON CONFLICT DO NOTHING."""

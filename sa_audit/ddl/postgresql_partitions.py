@@ -141,7 +141,15 @@ BEGIN
         RAISE EXCEPTION 'sa_audit: % is not partitioned', history;
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', history);
-    FOR month IN -1 .. months LOOP
+{_made()}
+{_guards(guard, rows)}
+END
+$sa_audit$"""
+
+
+def _made() -> str:
+    """Give what makes the default partition and those of the months that have none."""
+    return f"""    FOR month IN -1 .. months LOOP
         IF month < 0 THEN
             CONTINUE WHEN EXISTS (SELECT FROM pg_partitioned_table AS p
                 WHERE p.partrelid = history AND p.partdefid <> 0);
@@ -173,10 +181,7 @@ BEGIN
         EXECUTE format('COMMENT ON TABLE %s IS %L', made, concat('sa_audit: partition of ', history));
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', history, made, bounds);
         RETURN NEXT made;
-    END LOOP;
-{_guards(guard, rows)}
-END
-$sa_audit$"""
+    END LOOP;"""
 
 
 def _wrapped(expression: str) -> str:

@@ -80,7 +80,14 @@ _WRITTEN: Final = {
     ),
     ACCESS: Written(
         (
-            *("audit_tx", "audit_at", "entity", "table_name", "columns", "statement", "criteria", "identities"),
+            "audit_tx",
+            "audit_at",
+            "entity",
+            "table_name",
+            "columns",
+            "statement",
+            "criteria",
+            "identities",
             "row_count",
         ),
         ("audit_id",),

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine
 
@@ -73,6 +74,10 @@ class SQLite(SQLiteCapture):
     def image_of(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Take the values as they are stored."""
         return tuple(values)
+
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT ... ON CONFLICT DO NOTHING."""
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
 
     def with_document(self, query: sa.Select[Any], document: str) -> sa.Select[Any]:
         """Name the document as a table."""

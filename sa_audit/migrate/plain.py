@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import CompileError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..model.tables import PARTITIONED_KEY, PartitionedKey
@@ -110,10 +111,18 @@ def _public(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
         return type_
     named = [class_ for class_ in type(type_).__mro__ if "__visit_name__" in vars(class_)]
     classes = [class_ for class_ in named if _general(class_) or _particular(class_)]
-    forms: list[TypeEngine[Any]] = [type_.adapt(class_) for class_ in classes]
     text = type_.compile(dialect)
-    same = [form for form in forms if form.compile(dialect) == text]
-    return next((form for form in same if _general(type(form))), next(iter(same), type_))
+    same = [form for class_ in classes if (form := _form(type_, class_, dialect)) is not None and form[1] == text]
+    return next((form for form, _text in same if _general(type(form))), same[0][0] if same else type_)
+
+
+def _form(type_: TypeEngine[Any], class_: type[Any], dialect: Dialect) -> tuple[TypeEngine[Any], str] | None:
+    """Give a type as one of another class, with its SQL; None where that class can't say it, as VARCHAR no LONGTEXT."""
+    try:
+        form: TypeEngine[Any] = type_.adapt(class_)
+        return form, form.compile(dialect)
+    except (CompileError, TypeError):
+        return None
 
 
 def _is_core(class_: type[Any]) -> bool:

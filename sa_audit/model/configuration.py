@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
+from .names import is_name
 
 Capture = Literal["session", "trigger"]
 PROVIDES: Final = ("current", "digest_keys", "unwrap", "wrap")
@@ -67,13 +68,12 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(reads={self.reads!r}): give False, True, 'durable' or 'relaxed'")
         if not isinstance(self.attempts, bool):
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
-        if self.subject is not None and not _is_name(self.subject):
+        if self.subject is not None and not is_name(self.subject):
             raise ConfigurationError(f"AuditOptions(subject={self.subject!r}): give the name of a column")
-        for name in ("retention",):
-            if getattr(self, name):
-                raise ConfigurationError(
-                    f"AuditOptions({name}={getattr(self, name)!r}) is not in this release of sa_audit: leave it out"
-                )
+        if self.retention is not None:
+            raise ConfigurationError(
+                f"AuditOptions(retention={self.retention!r}) is not in this release of sa_audit: leave it out"
+            )
         _check_partition(self.partition, "AuditOptions")
         if self.history_table is not None and not self.history_table:
             raise ConfigurationError("AuditOptions(history_table=''): give a name, or leave it out")
@@ -140,10 +140,6 @@ class Configuration:
                 f"configure(keys={type(self.keys).__name__}) has not {', '.join(PROVIDES)}: give a "
                 "sa_audit.KeyProvider, such as sa_audit.privacy.FileKeys(path)"
             )
-
-
-def _is_name(given: object) -> bool:
-    return isinstance(given, str) and bool(given)
 
 
 def _check_capture(capture: object, where: str) -> None:

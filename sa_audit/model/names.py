@@ -15,3 +15,8 @@ def short_name(name: str, limit: int = MAX_NAME) -> str:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:8]
     return encoded[: limit - 9].decode(errors="ignore") + "_" + digest
+
+
+def is_name(given: object) -> bool:
+    """Tell whether something can be a name: text that is not empty."""
+    return isinstance(given, str) and bool(given)

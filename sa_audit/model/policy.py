@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import ConfigurationError
+from .names import is_name
 
 POLICY_KEY: Final = "sa_audit"
 
@@ -87,12 +88,8 @@ class Encrypt(Policy):
     subject: str | None = None
 
     def __post_init__(self) -> None:
-        if self.subject is not None and not _is_name(self.subject):
+        if self.subject is not None and not is_name(self.subject):
             raise ConfigurationError(f"Encrypt(subject={self.subject!r}): give the name of a column")
-
-
-def _is_name(given: object) -> bool:
-    return isinstance(given, str) and bool(given)
 
 
 def policy_of(info: dict[Any, Any], where: str) -> Policy | None:

@@ -21,6 +21,8 @@ ACCESS_ROW: Final = "audit_access_row"
 KEY: Final = "audit_key"
 PERSON_KEY: Final = "audit_person_key"
 
+MAX_SUBJECT: Final = 255
+"""Length of what says whose data a value is, in characters."""
 MAX_IDENTITY: Final = 480
 """Length of the text of a key, in characters; MariaDB indexes no more beside the table's name and the moment."""
 Identity = sa.Text().with_variant(sa.VARCHAR(MAX_IDENTITY, collation="utf8mb4_bin"), "mysql", "mariadb")
@@ -117,7 +119,8 @@ def person_key_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
     The one table beside the trail whose rows are changed and deleted, by rotation and by erasure; so it has no guards,
     and its comment not the mark by which migrations know the tables of the trail.
     """
-    text = sa.String(255).with_variant(sa.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+    exact = sa.VARCHAR(MAX_SUBJECT, collation="utf8mb4_nopad_bin")  # which tells a name from one with a blank behind it
+    text = sa.String(MAX_SUBJECT).with_variant(exact, "mysql", "mariadb")
     return sa.Table(
         PERSON_KEY,
         metadata,

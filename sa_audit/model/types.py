@@ -64,6 +64,14 @@ class EncryptedType(TypeDecorator[Encrypted]):
     impl = sa.Text
     cache_ok = True
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take LONGTEXT on MariaDB, since a ciphertext is longer than its value, which may fill a TEXT."""
+        if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects.mysql import LONGTEXT
+
+            return dialect.type_descriptor(LONGTEXT())
+        return dialect.type_descriptor(sa.Text())
+
     def process_result_value(self, value: str | None, dialect: Dialect) -> Encrypted | None:
         """Mark the text as encrypted."""
         return None if value is None else Encrypted(value)

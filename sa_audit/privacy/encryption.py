@@ -9,11 +9,11 @@ Imports model, proof, errors and cryptography only.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +32,7 @@ PREFIX: Final = "aes-256-gcm:"
 LIFE: Final = 300.0
 """Seconds for which an unwrapped key is kept in memory, unless the provider has ``cache_seconds``."""
 _NONCE: Final = 12
+_FORM: Final = re.compile(rf"{PREFIX}([^:]{{32}}):([^:]{{32}}):([A-Za-z0-9+/]*={{0,2}})")
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,10 @@ def tag(value: str) -> str:
 
 
 def _parts(value: str) -> tuple[str, str, bytes]:
-    parts = value.split(":")
-    try:
-        if len(parts) == 4 and value.startswith(PREFIX) and len(parts[1]) == len(parts[2]) == 32:
-            return parts[1], parts[2], base64.b64decode(parts[3], validate=True)
-    except binascii.Error:
-        pass
-    raise IntegrityFinding("an encrypted value is not of the form aes-256-gcm:KEY:TAG:CIPHERTEXT: it was changed")
+    found = _FORM.fullmatch(value)
+    if found is None or len(found[3]) % 4:
+        raise IntegrityFinding("an encrypted value is not of the form aes-256-gcm:KEY:TAG:CIPHERTEXT: it was changed")
+    return found[1], found[2], base64.b64decode(found[3])
 
 
 def places_of(audited: AuditedTable, column: RecordedColumn, row: str) -> list[Place]:

@@ -11,7 +11,7 @@ import hmac
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 from ..errors import MalformedProof, Unencodable
 from .cbor import Item, decode, encode, encode_fast
@@ -340,12 +340,7 @@ class CatalogEntry(_Entry):
 Entry: TypeAlias = (
     RowEntry | BlockEntry | SchemaEntry | KeyEntry | PruneEntry | PersonKeyEntry | IncarnationEntry | CatalogEntry
 )
-KINDS: Final[dict[int, type[Entry]]] = {
-    entry.kind: entry
-    for entry in (
-        *(RowEntry, BlockEntry, SchemaEntry, KeyEntry, PruneEntry, PersonKeyEntry, IncarnationEntry, CatalogEntry),
-    )
-}
+KINDS: Final[dict[int, type[Entry]]] = {entry.kind: entry for entry in get_args(Entry)}
 
 
 def decode_entry(data: bytes) -> Entry:

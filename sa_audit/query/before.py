@@ -3,7 +3,7 @@
 One :class:`Reader` for each database; nothing else in this package asks which database it is.  Before-values are
 decoded in SQL on PostgreSQL, where every text can be cast to its column's type, and in Python elsewhere: to what the
 driver would have given, and then through the column type's own result processor.
-Imports model, errors and SQLAlchemy only.
+Imports model, ddl, errors, and of query the names, the formers and the texts of MariaDB.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import datetime as dt
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeEngine
 
+from ..ddl.backend import backend_for
 from ..errors import IntegrityFinding, NotAudited
 from ..model import AuditedTable, Masked, RecordedColumn
 from .formers import column_of, recorded_in
-from .mariadb_text import mariadb_decoder
+from .mariadb_text import Decoder, mariadb_decoder, unchanged
 from .names import ColumnNames, Former, Span
-
-Decoder = Callable[[Any], Any]
 
 
 class Reader(ABC):
@@ -75,24 +74,27 @@ class Reader(ABC):
         Raises:
             IntegrityFinding: if the document is not one that the library writes.
         """
-        return {name: self._member(audited, decoders, kept, name, value) for name, value in members.items()}
+        found: dict[str, Any] = {}
+        for name, value in members.items():
+            if value is None or value is True:
+                found[name] = Masked if value else None
+                continue
+            keeper = kept.get(name, name)
+            try:
+                cast = extras.get(keeper, value)
+                found[name] = self._member(decoders.get(keeper, unchanged), cast, value, retyped=name in kept)
+            except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+                if name not in kept:
+                    raise IntegrityFinding(
+                        f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's "
+                        "type"
+                    ) from error
+                found[name] = value  # it may have been of the other type: then it is given as it was recorded
+        return found
 
-    def _member(
-        self, audited: AuditedTable, decoders: dict[str, Decoder], kept: Mapping[str, str], name: str, value: Any
-    ) -> Any:
-        if value is None or value is True:
-            return Masked if value else None
-        decoder = decoders.get(kept.get(name, name))
-        if decoder is None:
-            return value
-        try:
-            return decoder(value)
-        except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-            if name in kept:  # it may have been of the other type: then it is given as it was recorded
-                return value
-            raise IntegrityFinding(
-                f"the before-value {value!r} of {audited.history.fullname}.{name} is not one of its column's type"
-            ) from error
+    def _member(self, decoder: Decoder, cast: Any, value: Any, *, retyped: bool) -> Any:
+        """Give the value of a member: decoded here, or as the database has cast it."""
+        return decoder(value)
 
     def decoded(self, type_: TypeEngine[Any], text: str) -> Any:
         """Give the value of the text that the database makes of one: of text, a whole number or a date."""
@@ -120,7 +122,7 @@ class Reader(ABC):
 
     def current(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         """Give a statement that sees what is committed now, within a transaction whose snapshot may be older."""
-        return statement
+        return backend_for(self.dialect).current(statement)
 
     def column_names(self, connection: Connection, schema: str | None) -> list[tuple[str, str]]:
         """Give (table, column) for all tables of a schema, None for the default one, by one statement."""
@@ -140,7 +142,7 @@ class Reader(ABC):
     def processor(self, type_: TypeEngine[Any]) -> Decoder:
         """Give a type's own way from the driver's value to Python's."""
         process = type_.dialect_impl(self.dialect).result_processor(self.dialect, None)
-        return process if process is not None else _unchanged
+        return process if process is not None else unchanged
 
 
 class PostgreSQLReader(Reader):
@@ -205,24 +207,11 @@ class PostgreSQLReader(Reader):
 
     def decoder(self, type_: TypeEngine[Any]) -> Decoder:
         """Give nothing: the database decodes."""
-        return _unchanged
+        return unchanged
 
-    def before(
-        self,
-        audited: AuditedTable,
-        decoders: dict[str, Decoder],
-        members: dict[str, Any],
-        extras: Mapping[str, Any],
-        kept: Mapping[str, str],
-    ) -> dict[str, Any]:
-        """Take the values that the database has cast; see :meth:`Reader.before`."""
-        return {name: self._cast_member(extras, kept, name, value) for name, value in members.items()}
-
-    def _cast_member(self, extras: Mapping[str, Any], kept: Mapping[str, str], name: str, value: Any) -> Any:
-        if value is None or value is True:
-            return Masked if value else None
-        cast = extras.get(kept.get(name, name), value)
-        return value if cast is None and name in kept else cast
+    def _member(self, decoder: Decoder, cast: Any, value: Any, *, retyped: bool) -> Any:
+        """Take the value that the database has cast, or the member where it is not of the type that it was cast to."""
+        return value if cast is None and retyped else cast
 
     def differs(self, recorded: sa.ColumnElement[Any], present: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Compare as text, bytewise: 1.0 and 1.00 differ, and ``json`` has no equality of its own."""
@@ -304,10 +293,6 @@ class MariaDBReader(Reader):
             return _binary(recorded_double).is_distinct_from(_binary(present_double))
         return _binary(recorded).is_distinct_from(_binary(present))
 
-    def current(self, statement: sa.Select[Any]) -> sa.Select[Any]:
-        """Read with a shared lock, since REPEATABLE READ, the default, sees the moment of the first read otherwise."""
-        return statement.with_for_update(read=True)
-
     def error_code(self, error: BaseException | None) -> Any:
         """Give the server's error number."""
         return error.args[0] if error is not None and error.args else None
@@ -375,10 +360,6 @@ def members_of(text: str | None, audited: AuditedTable) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise IntegrityFinding(f"audit_before of {audited.history.fullname} is not a JSON object: {text[:80]!r}")
     return members
-
-
-def _unchanged(value: Any) -> Any:
-    return value
 
 
 def _stored(value: Any) -> Any:

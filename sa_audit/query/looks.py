@@ -90,7 +90,7 @@ def _is_meant(session: Session, audited: AuditedTable) -> bool:
 
 def _asked(arguments: tuple[Any, ...]) -> tuple[Subject | None, Identity]:
     """Give the model and the row that a call was about, if it was about one."""
-    entity, key = arguments if len(arguments) == 2 else (*arguments, None, None)[:2]
+    entity, key = (*arguments, None, None)[:2]
     try:
         return resolve(entity, key)
     except AuditError:

@@ -30,7 +30,7 @@ def mariadb_decoder(type_: TypeEngine[Any]) -> Decoder:
         return _single if single else float
     if isinstance(type_, sa.Numeric):
         return Decimal
-    return _unchanged
+    return unchanged
 
 
 def _timedelta(text: str) -> dt.timedelta:
@@ -54,7 +54,8 @@ def _bits(text: str) -> bytes:
     return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
 
 
-def _unchanged(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """Give a value as it is."""
     return value
 
 

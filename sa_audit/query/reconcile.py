@@ -25,9 +25,8 @@ def reconcile(session: Session, entity: Any) -> Iterator[Discrepancy]:
     """Iterate over the rows whose present state differs from the last recorded one.
 
     Such rows were changed by something that the trail does not see: textual SQL, another program, a bulk load.
-    Masked and excluded columns are not compared, nor encrypted
-    values whose key was destroyed.  Of a table without primary key, the number of rows with each key
-    is compared with the number recorded.
+    Masked and excluded columns are not compared, nor encrypted values whose key was destroyed.  Of a table without
+    primary key, the number of rows with each key is compared with the number recorded.
 
     Args:
         session: where to ask; what it has not flushed is not seen.

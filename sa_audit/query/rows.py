@@ -201,21 +201,14 @@ def _read(
     names = source.known_names(audited)
     asked = renamed(audited) if names is None else None
     known = names or ColumnNames()
-    info = [entry.c[name] for name in INFO]
-    values: list[sa.ColumnElement[Any]] = [
-        sa.type_coerce(history.c[column.source.key], column.shown_type) for column in audited.recorded
-    ]
     formers = [former for formers in known.formers.values() for former in formers]
     extras = source.reader.extra_columns(audited, known)
     if asked is not None:  # a name may have been another column's, whose values this one's type refuses
         extras = {name: sa.case((sa.not_(asked), extra)) for name, extra in extras.items()}
-    named = ("audit_id", "audit_tx", "audit_op", "audit_flush", "audit_at")
-    fixed: list[sa.ColumnElement[Any]] = [history.c[name] for name in named]
-    fixed += [source.reader.document(history.c.audit_before), sa.false() if asked is None else asked]
     groups: list[list[Any]] = [
-        fixed,
-        info,
-        values,
+        _head(source.reader, history, asked),
+        [entry.c[name] for name in INFO],
+        [sa.type_coerce(history.c[column.source.key], column.shown_type) for column in audited.recorded],
         [column_of(former) for former in formers],
         list(extras.values()),
         list(flags),
@@ -255,6 +248,12 @@ def _read(
                 column.source for column in audited.recorded if kept.get(column.name, column.name) != column.name
             ),
         )
+
+
+def _head(reader: Reader, history: sa.FromClause, asked: sa.ColumnElement[bool] | None) -> list[Any]:
+    """Give what is selected of every history row: what it is, its before-values, and whether names have to be read."""
+    own: list[Any] = [history.c[name] for name in ("audit_id", "audit_tx", "audit_op", "audit_flush", "audit_at")]
+    return [*own, reader.document(history.c.audit_before), sa.false() if asked is None else asked]
 
 
 def _kept(

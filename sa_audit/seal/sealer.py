@@ -152,9 +152,10 @@ class Sealer:
                 return state, NOTHING
             self._step("written")
             following = rows.state_after(tree, digest_of(last.data), last.header)
+            signing = tuple(str(signer.verifier) for signer in self.signers)
             following = replace(
                 following,
-                keys=(signing := tuple(str(signer.verifier) for signer in self.signers)),
+                keys=signing,
                 former=(*state.former, *(key for key in state.keys if key not in signing)),
                 queue=(),
                 incarnation=incarnation_after(state),

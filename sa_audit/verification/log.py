@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog import Block, blocks
@@ -34,13 +33,13 @@ from ..proof.entries import (
 from ..proof.schema import Descriptor
 from ..proof.types import Digest
 from .ids import IdSet
+from .index import Index, Span
 from .leaves import ROW_START, Alike, parts_of, row_of
 from .report import Findings
 from .stated import StatedCatalogs
 from .tree import Tree
 
 BLOCKS: Final = "audit_block"
-INDEX: Final = "audit_sealed"
 GROUP: Final = 65_536
 """How many leaves are compared with their rows at a time."""
 _MALFORMED: Final = (AuditError, ValueError, IndexError)
@@ -139,7 +138,7 @@ class LogPass:
     def run(self, connection: Connection, trail: Trail) -> Log:
         """Read the whole log."""
         self._root()
-        index = _Index(connection, trail)
+        index = Index(connection, trail)
         for block in blocks(connection, trail):
             self._block(block, index)
             if self._progress is not None:
@@ -152,7 +151,7 @@ class LogPass:
 
     # -- one block -------------------------------------------------------------------------
 
-    def _block(self, block: Block, index: _Index) -> None:
+    def _block(self, block: Block, index: Index) -> None:
         if block.number != self._number:
             self._add("block-missing", self._number, f"block {self._number}", f"block {block.number}")
             self._break()
@@ -215,10 +214,10 @@ class LogPass:
 
     # -- its entries -----------------------------------------------------------------------
 
-    def _entries(self, block: Block, first: int, entries: list[bytes]) -> dict[int, _Span]:
+    def _entries(self, block: Block, first: int, entries: list[bytes]) -> dict[int, Span]:
         """Read the header and whatever is no row's; note the rows."""
         header: BlockEntry | None = None
-        spans: dict[int, _Span] = {}
+        spans: dict[int, Span] = {}
         incarnation = self._incarnation  # the header stands before an entry that begins another one
         decoded = self._decoded(entries[0], first) if entries else None
         if isinstance(decoded, BlockEntry):
@@ -238,14 +237,14 @@ class LogPass:
             self._leaf(index, "an entry", str(error))
             return None
 
-    def _each(self, entries: Sequence[bytes], first: int, spans: dict[int, _Span]) -> None:
+    def _each(self, entries: Sequence[bytes], first: int, spans: dict[int, Span]) -> None:
         for index, entry in enumerate(entries, first):
             if entry.startswith(ROW_START):
                 self._row(entry, index, spans)
             elif (decoded := self._decoded(entry, index)) is not None:
                 self._other(decoded, entry, index)
 
-    def _alike(self, alike: Alike, first: int, spans: dict[int, _Span]) -> bool:
+    def _alike(self, alike: Alike, first: int, spans: dict[int, Span]) -> bool:
         """Note many rows at once; give whether their schema is known, without which nothing is noted."""
         table, schema, rows = alike
         known = self.log.schemas.get(schema)
@@ -254,13 +253,13 @@ class LogPass:
         for position in self.log.sealed.setdefault(table, IdSet()).add_all(rows):
             self._duplicated(table, rows[position], first + position)
         lowest, highest = min(rows), max(rows)
-        span = spans.setdefault(table, _Span(lowest, highest, 0))
+        span = spans.setdefault(table, Span(lowest, highest, 0))
         span.add(lowest)
         span.add(highest)
         span.rows += len(rows) - 2
         return True
 
-    def _row(self, entry: bytes, index: int, spans: dict[int, _Span]) -> None:
+    def _row(self, entry: bytes, index: int, spans: dict[int, Span]) -> None:
         try:
             table, row, schema = row_of(entry)
         except _MALFORMED as error:
@@ -282,7 +281,7 @@ class LogPass:
             self._duplicated(table, row, index)
         span = spans.get(table)
         if span is None:
-            spans[table] = _Span(row, row, 1)
+            spans[table] = Span(row, row, 1)
         else:
             span.add(row)
 
@@ -292,8 +291,8 @@ class LogPass:
 
     def _other(self, entry: Entry, encoded: bytes, index: int) -> None:
         match entry:
-            case SchemaEntry(table=table, descriptor=encoded):
-                descriptor = Descriptor.decode(encoded)
+            case SchemaEntry(table=table):
+                descriptor = Descriptor.decode(entry.descriptor)
                 self.log.schemas[descriptor.digest] = self.log.last_schema[table] = descriptor
             case KeyEntry():
                 self.log.keys.append(entry)
@@ -324,7 +323,7 @@ class LogPass:
         first: int,
         count: int,
         header: BlockEntry | None,
-        spans: dict[int, _Span],
+        spans: dict[int, Span],
         incarnation: int,
     ) -> None:
         if header is None:
@@ -367,44 +366,3 @@ class LogPass:
 
     def _add(self, kind: str, row: int, expected: str, got: str) -> None:
         self._findings.add(kind, BLOCKS, row, expected, got)
-
-
-@dataclass(slots=True)
-class _Span:
-    """The rows of one table in a block: first and last id, and how many."""
-
-    first: int
-    last: int
-    rows: int
-
-    def add(self, row: int) -> None:
-        self.rows += 1
-        if row > self.last:
-            self.last = row
-        elif row < self.first:
-            self.first = row
-
-
-class _Index:
-    """``audit_sealed``, compared with the blocks."""
-
-    def __init__(self, connection: Connection, trail: Trail) -> None:
-        self._connection = connection
-        self._table = trail.sealed
-
-    def check(self, block: int, spans: dict[int, _Span], findings: Findings) -> None:
-        """Compare what is said of a block."""
-        table = self._table
-        statement = sa.select(table.c.table_id, table.c.first_row, table.c.last_row, table.c.leaves)
-        rows = self._connection.execute(statement.where(table.c.block == block))
-        got = sorted(tuple(row) for row in rows)
-        expected = sorted((number, span.first, span.last, span.rows) for number, span in spans.items())
-        if got != expected:
-            findings.add("index-changed", INDEX, block, str(expected)[:300], str(got)[:300])
-
-    def finish(self, end: int, findings: Findings) -> None:
-        """Look for what is said of blocks that are not there."""
-        block = self._table.c.block
-        statement = sa.select(block).where(sa.or_(block < 0, block >= end)).distinct().limit(1)
-        for number in self._connection.scalars(statement):
-            findings.add("index-changed", INDEX, number, f"blocks up to {end - 1}", f"block {number}")

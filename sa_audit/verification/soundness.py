@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ..catalog.fingerprint import Expected
+from ..catalog.live import UNSEEN
 from ..proof.fingerprint import FactKey, stated
 from ..proof.types import Digest
 
@@ -26,7 +27,6 @@ ODD: Final = {
     "shadowing-table": ("table-shadowed", "no other table of that name"),
 }
 """By what should not be there, the kind of the finding, and what is expected."""
-UNSEEN: Final[FactKey] = ("unseen", None, None, "triggers")
 _ACTIVE: Final = ("trigger", "function", "procedure")
 _HIDDEN: Final = ("trigger", "procedure", "mark")
 _SHOWN: Final = 160

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -241,16 +242,14 @@ RIGHTS = {
 @pytest.mark.needs("roles")
 @pytest.mark.every_server
 def test_roles_give_level_2_and_triggers_level_3(
-    capture: str, tmp_path: Path, database: Database, engine: sa.Engine
+    capture: str,
+    tmp_path: Path,
+    database: Database,
+    engine: sa.Engine,
+    connect_as: Callable[[sa.URL], sa.Engine],
 ) -> None:
     """What a migration with roles makes has no drift; the level is that of its capture; spoiled rights are named."""
-    made: list[sa.Engine] = []
-
-    def make(url: sa.URL) -> sa.Engine:
-        made.append(sa.create_engine(url))
-        return made[-1]
-
-    secured = secure(tmp_path, database, engine, make, bank(), schema="audit", capture=capture)
+    secured = secure(tmp_path, database, engine, connect_as, bank(), schema="audit", capture=capture)
     secured.project.migrate()
     secured.grant_data()
     with sa_audit.context(actor="a"), secured.application.begin() as connection:
@@ -270,5 +269,3 @@ def test_roles_give_level_2_and_triggers_level_3(
             assert kind in kinds(spoiled), name
             assert spoiled.level == 1, name
             connection.rollback()
-    for entry in made:
-        entry.dispose()

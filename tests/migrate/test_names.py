@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import sa_audit
@@ -362,6 +363,31 @@ def test_types_of_postgresql(tmp_path: Path, database: Database, engine: sa.Engi
     database.renew()
     metadata.create_all(engine)
     assert holds(engine, metadata) == migrated
+
+
+@pytest.mark.only_on("mariadb")
+def test_types_of_mariadb(tmp_path: Path, database: Database, engine: sa.Engine) -> None:
+    """Types that no general one can say, among them texts longer than TEXT, migrate, and are recorded."""
+    metadata = sa.MetaData()
+    table = sa.Table(
+        "particular",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("long", mysql.LONGTEXT),
+        sa.Column("medium", mysql.MEDIUMTEXT),
+        sa.Column("tiny", mysql.TINYTEXT),
+        sa.Column("blob", mysql.MEDIUMBLOB),
+        sa.Column("some", mysql.SET("a", "b")),
+        sa.Column("unsigned", mysql.BIGINT(unsigned=True)),
+    )
+    sa_audit.track(table)
+    check(Project(tmp_path, database.url, metadata), engine, database)
+    row = {"long": "ü" * 40_000, "medium": "m", "tiny": "t", "blob": b"b", "some": {"a", "b"}, "unsigned": 2**64 - 1}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(table).values(id=1, **row))
+    with Session(engine) as session:
+        (change,) = sa_audit.history(session, table, 1)
+    assert change.state == {"id": 1, **row}
 
 
 @pytest.mark.only_on("postgresql")

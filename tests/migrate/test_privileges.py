@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,16 @@ from tests.migrate.models import bank, of, use
 from tests.migrate.secured import Secured, roles_of, script, secure
 
 
-@pytest.fixture
-def make(database: Database) -> Iterator[Callable[[sa.URL], sa.Engine]]:
-    """Return a function that makes an engine of another account."""
-    made: list[sa.Engine] = []
-
-    def engine(url: sa.URL) -> sa.Engine:
-        made.append(sa.create_engine(url))
-        return made[-1]
-
-    yield engine
-    for entry in made:
-        entry.dispose()
-
-
 @pytest.fixture(params=["audit"])
 def secured(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     database: Database,
     engine: sa.Engine,
-    make: Callable[[sa.URL], sa.Engine],
+    connect_as: Callable[[sa.URL], sa.Engine],
 ) -> Secured:
     """The bank with roles, its trail beside the data or in a schema of its own, migrated by the migrator."""
-    made = secure(tmp_path, database, engine, make, bank(), schema=request.param)
+    made = secure(tmp_path, database, engine, connect_as, bank(), schema=request.param)
     made.project.migrate()
     made.grant_data()
     return made
@@ -218,10 +204,10 @@ def test_the_assertion_names_who_could_change_history(secured: Secured) -> None:
 @pytest.mark.only_on("postgresql")
 @pytest.mark.needs("roles")
 def test_rights_that_default_privileges_gave_are_taken(
-    tmp_path: Path, database: Database, engine: sa.Engine, make: Callable[[sa.URL], sa.Engine]
+    tmp_path: Path, database: Database, engine: sa.Engine, connect_as: Callable[[sa.URL], sa.Engine]
 ) -> None:
     """Default privileges of the migrator, which give the application everything, don't reach the trail."""
-    made = secure(tmp_path, database, engine, make, bank())
+    made = secure(tmp_path, database, engine, connect_as, bank())
     app, mig = made.names
     made.run(
         f'ALTER DEFAULT PRIVILEGES FOR ROLE "{mig}" GRANT ALL ON TABLES TO "{app}"',
@@ -236,11 +222,11 @@ def test_rights_that_default_privileges_gave_are_taken(
 @pytest.mark.only_on("postgresql")
 @pytest.mark.needs("roles")
 def test_roles_can_come_later_and_go_again(
-    tmp_path: Path, database: Database, engine: sa.Engine, make: Callable[[sa.URL], sa.Engine]
+    tmp_path: Path, database: Database, engine: sa.Engine, connect_as: Callable[[sa.URL], sa.Engine]
 ) -> None:
     """A trail without roles gets them by a revision, whose downgrade gives everything back to its former owner."""
     base, again = bank(), bank()
-    made = secure(tmp_path, database, engine, make, again)
+    made = secure(tmp_path, database, engine, connect_as, again)
     made.project.metadata = base.metadata
     made.project.migrate()
     made.project.metadata = again.metadata
@@ -280,7 +266,7 @@ def test_unusable_names_are_refused(roles: Any) -> None:
 @pytest.mark.only_on("mariadb")
 @pytest.mark.needs("roles")
 def test_the_grants_for_mariadb_are_right(
-    database: Database, engine: sa.Engine, make: Callable[[sa.URL], sa.Engine]
+    database: Database, engine: sa.Engine, connect_as: Callable[[sa.URL], sa.Engine]
 ) -> None:
     """With the printed grants alone, an account records everything and can change nothing."""
     base, name = bank(), f"{database.role_prefix}app"
@@ -293,7 +279,7 @@ def test_the_grants_for_mariadb_are_right(
     with engine.begin() as connection:
         for text in (f"CREATE USER '{name}'@'%' IDENTIFIED BY 'secret'", *data, *grants, default):
             connection.exec_driver_sql(text.replace("%", "%%"))
-    application = make(database.url.set(username=name, password="secret"))
+    application = connect_as(database.url.set(username=name, password="secret"))
     use(application, base)
     with sa_audit.context(actor="teller:2"), Session(application) as session:
         account = session.get_one(of(base, "Account"), 1)

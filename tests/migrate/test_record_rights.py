@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +43,19 @@ def clinic(capture: str) -> Any:
 
 
 @pytest.fixture(params=["session", "trigger"])
-def secured(request: pytest.FixtureRequest, tmp_path: Path, database: Database, engine: sa.Engine) -> Iterator[Secured]:
+def secured(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database: Database,
+    engine: sa.Engine,
+    connect_as: Callable[[sa.URL], sa.Engine],
+) -> Secured:
     """The clinic with roles, migrated by the migrator; the application is a member of the writer alone."""
-    made: list[sa.Engine] = []
-
-    def make(url: sa.URL) -> sa.Engine:
-        made.append(sa.create_engine(url))
-        return made[-1]
-
-    place = secure(tmp_path, database, engine, make, clinic(request.param), schema="trail", capture=request.param)
+    place = secure(tmp_path, database, engine, connect_as, clinic(request.param), schema="trail", capture=request.param)
     place.project.migrate()
     place.grant_data()
     place.run(f'REVOKE "{place.roles.reader}" FROM "{place.names[0]}"')
-    yield place
-    for entry in made:
-        entry.dispose()
+    return place
 
 
 FORGERIES = {

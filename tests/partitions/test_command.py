@@ -106,6 +106,32 @@ def test_rows_that_came_too_early_are_moved_and_stay_proven(
 
 
 @pytest.mark.only_on("postgresql")
+def test_a_partition_that_a_copy_replaces_is_found(
+    engine: sa.Engine, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Rows and guards are the same, and no move was recorded."""
+    Base.metadata.create_all(engine)
+    use(engine, Base)
+    signer = Signer.generate("bank.example/audit")
+    seal(engine, signer, state=tmp_path / "state", metadata=Base)
+    this, following = months(1)
+    part = partition(this)
+    begin, end = (f"'{month:%Y-%m-%d} 00:00:00+00'" for month in (this, following))
+    run(
+        engine,
+        f"ALTER TABLE booking_history DETACH PARTITION {part}",
+        f"ALTER TABLE {part} RENAME TO former",
+        f"CREATE TABLE {part} (LIKE former INCLUDING DEFAULTS)",
+        f"INSERT INTO {part} SELECT * FROM former",
+        f"ALTER TABLE booking_history ATTACH PARTITION {part} FOR VALUES FROM ({begin}) TO ({end})",
+        "DROP TABLE former",
+    )
+    command()
+    told = {(each.kind, each.table) for each in verify(engine, signer.verifier, metadata=Base).findings}
+    assert told == {("table-replaced", part)}
+
+
+@pytest.mark.only_on("postgresql")
 def test_a_copy_that_differs_changes_nothing(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are only dropped where others hold the very same; otherwise everything stays as it was."""
     base = ledger(testing=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +111,20 @@ def test_the_form_of_a_history_can_t_be_changed(tmp_path: Path, database: Databa
 
 
 @pytest.fixture(params=["session", "trigger"])
-def secured(request: pytest.FixtureRequest, tmp_path: Path, database: Database, engine: sa.Engine) -> Iterator[Secured]:
+def secured(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database: Database,
+    engine: sa.Engine,
+    connect_as: Callable[[sa.URL], sa.Engine],
+) -> Secured:
     """The ledger with roles, migrated by the migrator, where default privileges give the application everything."""
-    made: list[sa.Engine] = []
-
-    def make(url: sa.URL) -> sa.Engine:
-        made.append(sa.create_engine(url))
-        return made[-1]
-
-    place = secure(tmp_path, database, engine, make, ledger(), schema="trail", capture=request.param)
+    place = secure(tmp_path, database, engine, connect_as, ledger(), schema="trail", capture=request.param)
     app, migrator = place.names
     place.run(f'ALTER DEFAULT PRIVILEGES FOR ROLE "{migrator}" GRANT ALL ON TABLES TO "{app}"')
     place.project.migrate()
     place.grant_data()
-    yield place
-    for entry in made:
-        entry.dispose()
+    return place
 
 
 @pytest.mark.needs("roles")

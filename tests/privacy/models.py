@@ -60,6 +60,16 @@ class Patient(Audited, Base):
     ward: Mapped[str | None] = mapped_column(sa.String(60))
 
 
+class Letter(Audited, Base):
+    """To somebody, by name."""
+
+    __tablename__ = "letter"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person: Mapped[str] = mapped_column(sa.String(400))
+    text: Mapped[str] = mapped_column(sa.Text, info={"sa_audit": Encrypt(subject="person")})
+
+
 class Note(Audited, Base):
     """Of a patient, by its number; the same note can pass to another one."""
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import sa_audit
@@ -21,6 +17,7 @@ from sa_audit.privacy import KeyRing, digest, digest_id, keyed_digest
 from tests.databases import Database
 from tests.migrate.project import Project
 from tests.privacy.models import SECRET, Base, Card, Owner, Seat
+from tests.privacy.sent import own_statements
 
 CANARY = "4111-canary"
 OTHER = "4222-canary"
@@ -164,7 +161,7 @@ def test_without_a_key(session: Session, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_value_leaks(session: Session, wallet: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
     """The canary stands in no table of the trail, no statement of the library, no error, repr or log."""
     caplog.set_level(logging.DEBUG, "sa_audit")
-    with _own_statements(wallet) as sent:
+    with own_statements(wallet) as sent:
         shown: list[Any] = _use(session)
     session.commit()
     assert [each for each in sent if CANARY in repr(each)] == []
@@ -204,22 +201,6 @@ def _use(session: Session) -> list[Any]:
         shown += [list(sa_audit.reconcile(session, Card)), sa_audit.trail(session, base=Base).entries]
         shown += [sa_audit.reads(session, Card, 1), trail_of(Base.metadata)]
     return shown
-
-
-@contextmanager
-def _own_statements(engine: sa.Engine) -> Iterator[list[Any]]:
-    """Keep the statements that name a table of the trail, with their parameters."""
-    sent: list[Any] = []
-
-    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        if re.search(r"\b(audit_\w+|\w+_history)\b", statement):
-            sent.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", keep)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", keep)
 
 
 def _with(configuration: Any, keys: Any) -> Any:

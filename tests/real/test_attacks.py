@@ -7,9 +7,8 @@ then by `reconcile`.  To write the page anew: ``SA_AUDIT_WRITE_ATTACKS=1 pytest 
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +27,9 @@ from sa_audit.verification import verify
 from tests.databases import Database
 from tests.migrate.models import bank, of
 from tests.migrate.secured import Secured, secure
+from tests.real.page import compare
 from tests.servers import bundled_postgresql
 
-PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 NOT_FOUND = "**neither refused nor found**"
 BEGIN, END = "<!-- attempts -->", "<!-- end of attempts -->"
 NOW = "to_char(transaction_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')"
@@ -508,20 +507,14 @@ def dumps(attacked: Attacked) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def attacked(tmp_path: Path, database: Database, engine: sa.Engine) -> Iterator[Attacked]:
+def attacked(
+    tmp_path: Path, database: Database, engine: sa.Engine, connect_as: Callable[[sa.URL], sa.Engine]
+) -> Iterator[Attacked]:
     """The database, filled and sealed; its copies are dropped at the end."""
-    made: list[sa.Engine] = []
-
-    def make(url: sa.URL) -> sa.Engine:
-        made.append(sa.create_engine(url))
-        return made[-1]
-
-    secured = secure(tmp_path, database, engine, make, bank(), schema="audit", capture="trigger")
+    secured = secure(tmp_path, database, engine, connect_as, bank(), schema="audit", capture="trigger")
     target = Attacked(secured, database, tmp_path)
     target.fill()
     yield target
-    for each in made:
-        each.dispose()
     target.drop()
 
 
@@ -539,9 +532,4 @@ def test_the_page_says_what_came_of_each_attempt(attacked: Attacked) -> None:
             *(f"| {who} | {what} | {result} |" for who, what, result in rows),
         ]
     )
-    if os.environ.get("SA_AUDIT_WRITE_ATTACKS"):
-        text = PAGE.read_text()
-        head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-        PAGE.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}")
-    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == table
+    compare(table, BEGIN, END)

@@ -6,7 +6,6 @@ To write the page anew: ``SA_AUDIT_WRITE_ATTACKS=1 pytest -m slow tests/real/tes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,8 @@ from sa_audit.seal import seal
 from sa_audit.verification import verify
 from tests.databases import Database
 from tests.migrate.models import bank, of
-from tests.real.test_attacks import NOT_FOUND, PAGE
+from tests.real.page import compare
+from tests.real.test_attacks import NOT_FOUND
 
 BEGIN, END = "<!-- attempts on MariaDB -->", "<!-- end of attempts on MariaDB -->"
 WRITE = "UPDATE customer SET name = 'forged' WHERE id = {row}"
@@ -225,9 +225,4 @@ def test_the_page_says_what_came_of_each_attempt(attacked: Attacked) -> None:
     rows = [(each.who, each.what, attacked.result(row, each)) for row, each in enumerate(ATTEMPTS, 1)]
     head = ["| who | tries to | result |", "| --- | --- | --- |"]
     table = "\n".join([*head, *(f"| {who} | {what} | {result} |" for who, what, result in rows)])
-    if os.environ.get("SA_AUDIT_WRITE_ATTACKS"):
-        text = PAGE.read_text()
-        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
-    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == table
+    compare(table, BEGIN, END)

@@ -6,7 +6,6 @@ To write the page anew: ``SA_AUDIT_WRITE_ATTACKS=1 pytest -m slow tests/real/tes
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,8 @@ from sa_audit.proof import Signer
 from sa_audit.seal import seal
 from sa_audit.verification import verify
 from tests.migrate.models import bank, of
-from tests.real.test_attacks import PAGE, run
+from tests.real.page import compare
+from tests.real.test_attacks import run
 from tests.servers import Unavailable, shared, start_postgresql
 
 BEGIN, END = "<!-- subscriptions -->", "<!-- end of subscriptions -->"
@@ -159,9 +159,4 @@ def test_the_page_says_what_a_subscriber_may_do(tmp_path: Path) -> None:
         finally:
             pair.close()
     table = "\n".join(["| a subscription of | result |", "| --- | --- |", *rows])
-    if os.environ.get("SA_AUDIT_WRITE_ATTACKS"):
-        text = PAGE.read_text()
-        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
-    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == table
+    compare(table, BEGIN, END)
