@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
+from ..ddl.postgresql_capture_text import CAPTURES
 from ..ddl.privileges import trail_tables
 from ..model.history import Trail
 from ..proof.fingerprint import FactKey
@@ -70,7 +71,7 @@ def _objects(
 
 def is_capture(table: str, name: str) -> bool:
     """Tell whether a trigger on an audited table is the library's by its name."""
-    return name.startswith(("sa_audit_", f"{table}_capture_"))
+    return name.startswith((CAPTURES, f"{table}_capture_"))
 
 
 def _portable(key: ObjectKey, home: str | None) -> FactKey:

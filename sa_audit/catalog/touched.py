@@ -16,6 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..ddl.postgresql_capture_text import CAPTURES
 from ..ddl.privileges import trail_tables
 from ..errors import ConfigurationError
 from ..model.history import Trail
@@ -96,5 +97,5 @@ _VERSIONS: Final = sa.text(
     " UNION ALL SELECT format('trigger %s.%s.%s', n.nspname, c.relname, t.tgname), CAST(t.xmin AS text)"
     " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE NOT t.tgisinternal AND n.nspname = ANY (:schemas)"
-    " AND (starts_with(t.tgname, 'sa_audit_') OR starts_with(t.tgname, 'AA_sa_audit_'))"
+    f" AND (starts_with(t.tgname, 'sa_audit_') OR starts_with(t.tgname, '{CAPTURES}'))"
 ).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())))

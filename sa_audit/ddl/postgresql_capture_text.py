@@ -15,10 +15,13 @@ from ..model.names import short_name
 from .objects import TrailObject, spoken
 from .postgresql_functions import XID, function_definition, trigger_definition
 
-ROW_TRIGGER: Final = "AA_sa_audit_capture"
+CAPTURES: Final = "AA_sa_audit_"
+"""How the names of triggers that record begin."""
+
+ROW_TRIGGER: Final = f"{CAPTURES}capture"
 """Triggers of a row fire by name: what a user's own trigger changes then comes, and is recorded, after ours."""
 
-TRUNCATE_TRIGGER: Final = "AA_sa_audit_truncate"
+TRUNCATE_TRIGGER: Final = f"{CAPTURES}truncate"
 
 # Types of which equal values are the same bytes; others are compared as stored, and then as text.
 EQUAL_IS_SAME: Final = (sa.Integer, sa.Boolean, sa.Uuid, sa.LargeBinary, sa.DateTime, sa.Date)

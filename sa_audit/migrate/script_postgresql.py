@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
+from ..ddl.postgresql_capture_text import CAPTURES
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition, trigger_function
 from ..ddl.postgresql_partitions import NAME, PARTITIONED, partitions_definition
 from ..model.history import AuditedTable, Trail
@@ -104,7 +105,7 @@ class PostgreSQLScript(Script):
         triggers = {
             key: entry
             for key, entry in live.items()
-            if entry.kind == "trigger" and entry.name.startswith("AA_sa_audit_") and (key[1], key[2]) in places
+            if entry.kind == "trigger" and entry.name.startswith(CAPTURES) and (key[1], key[2]) in places
         }
         called = {trigger_function(entry.definition) for entry in triggers.values()}
         functions = {
@@ -232,7 +233,7 @@ _TRIGGERS = sa.text(
     " f.nspname AS function_schema, p.proname AS function, pg_get_triggerdef(t.oid) AS text"
     " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS f ON f.oid = p.pronamespace"
-    " WHERE NOT t.tgisinternal AND (starts_with(t.tgname, 'sa_audit_') OR starts_with(t.tgname, 'AA_sa_audit_'))"
+    f" WHERE NOT t.tgisinternal AND (starts_with(t.tgname, 'sa_audit_') OR starts_with(t.tgname, '{CAPTURES}'))"
 )
 
 _MARKED = sa.text(

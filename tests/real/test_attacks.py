@@ -7,6 +7,7 @@ then by `reconcile`.  To write the page anew: ``SA_AUDIT_WRITE_ATTACKS=1 pytest 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from sa_audit import anchors
 from sa_audit.catalog.drift import check
 from sa_audit.model import complete
 from sa_audit.proof import Signer
-from sa_audit.seal import seal
+from sa_audit.seal import rebase, seal
 from sa_audit.verification import verify
 from tests.databases import Database
 from tests.migrate.models import bank, of
@@ -451,6 +452,20 @@ class Attacked:
         finally:
             engine.dispose()
 
+    def rebased(self, url: sa.URL) -> str:
+        """Say that it is rightly another database, seal, and give what `verify` finds then; on copies of the files."""
+        own = Path(shutil.copytree(self.directory, self.directory.parent / "rebased"))
+        keep = [anchors.open(f"file:{own / 'anchor'}")]
+        engine, base = sa.create_engine(url), self.secured.base
+        try:
+            rebase(engine, state=own / "state", operator="dba", reason="restored", metadata=base)
+            seal(engine, self.signer, state=own / "state", anchors=keep, metadata=base)
+            report = verify(engine, self.signer.verifier, anchors=keep, metadata=base)
+        finally:
+            engine.dispose()
+        kinds = sorted({finding.kind for finding in report.findings})
+        return ", ".join(f"`{kind}`" for kind in kinds) or "every proof holds"
+
 
 def filled(text: str, values: dict[str, str]) -> str:
     """Put names into a statement."""
@@ -500,6 +515,8 @@ def dumps(attacked: Attacked) -> Iterator[tuple[str, str]]:
         restored = run("pg_restore", *options, "-d", attacked.text(None, url), str(file))
         errors = [line for line in restored.stderr.splitlines() if "ERROR" in line]
         result = attacked.found(url, ("SELECT true", "whole: every proof holds"))
+        if not template:
+            result += f"; after `rebase` {attacked.rebased(url)}"
         if errors:
             first = told(psycopg.Error(errors[0].partition("ERROR:")[2].strip()), attacked.names)
             result = f"{len(errors)} errors, the first of them `{first}`; {result}"

@@ -185,10 +185,11 @@ class Attacked:
             kinds = sorted({finding.kind for finding in check(connection, trail).drift} - self.known)
         if kinds:
             self.known |= set(kinds)
+            self.seal()
+            self.known |= self.verified()  # it stays so, and the next attempt has nothing to do with it
             return "found by `check`: " + ", ".join(f"`{kind}`" for kind in kinds)
         self.seal()
-        report = verify(self.engine, self.signer.verifier, anchors=self.anchors, metadata=self.base)
-        found = {(finding.kind, finding.table, finding.row) for finding in report.findings} - self.known
+        found = self.verified() - self.known
         self.known |= found
         stands = ""
         if each.holds is not None:
@@ -203,6 +204,11 @@ class Attacked:
             if not stands and list(sa_audit.reconcile(session, of(self.base, "Customer"))):
                 return "found by `reconcile()`"
         return f"{stands}, {NOT_FOUND}" if stands in (FORGED, DATED_BACK) else stands or NOT_FOUND
+
+    def verified(self) -> set[Any]:
+        """Give what `verify` finds, by kind, table and row."""
+        report = verify(self.engine, self.signer.verifier, anchors=self.anchors, metadata=self.base)
+        return {(finding.kind, finding.table, finding.row) for finding in report.findings}
 
     def drop(self) -> None:
         """Drop the account."""

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
+from sa_audit import configure, context
 from sa_audit.catalog.fingerprint import Expected
 from sa_audit.ddl import backend_for
+from sa_audit.ddl.postgresql_capture_text import ROW_TRIGGER
 from sa_audit.model.history import trail_of
-from sa_audit.proof import BlockEntry, decode_entry
+from sa_audit.proof import BlockEntry, Signer, decode_entry
 from sa_audit.proof.blocks import unpack_entries
-from sa_audit.seal import sealer
+from sa_audit.seal import seal, sealer
+from sa_audit.verification import verify
 from sa_audit.verification.catalog import Standing, _Judge
 from sa_audit.verification.report import Findings
+from tests.migrate.models import bank, of
 from tests.verification.models import Base, write
 from tests.verification.sealed import TOUCHED, Found, Sealed
 from tests.verification.test_log import entries_of, put_entries
@@ -330,3 +336,27 @@ def test_what_records_a_table_and_changes() -> None:
     assert judged(("true", plain), ("true", plain)) == [("guard-touched", NAME, None)]
     assert judged(("true", plain), ("true", accounted)) == []
     assert judged(("true", plain), ("false", {"incarnation": 1})) == []
+
+
+@pytest.mark.only_on("postgresql")
+def test_capture_that_was_switched_off_for_a_while(engine: sa.Engine, tmp_path: Path) -> None:
+    """What was written and written back meanwhile is nowhere, but that there was such a while is found."""
+    base = bank()
+    configure(base, capture="trigger")
+    base.metadata.create_all(engine)
+    customer, signer = of(base, "Customer"), Signer.generate("bank.example/audit")
+    with context(actor="teller"), Session(engine) as session:
+        session.add(customer(id=1, name="a"))
+        session.commit()
+    seal(engine, signer, state=tmp_path / "state", metadata=base)
+    assert verify(engine, signer.verifier, metadata=base).findings == ()
+    with engine.begin() as connection:
+        for statement in (
+            f'ALTER TABLE customer DISABLE TRIGGER "{ROW_TRIGGER}"',
+            "UPDATE customer SET name = 'b'",
+            "UPDATE customer SET name = 'a'",
+            f'ALTER TABLE customer ENABLE ALWAYS TRIGGER "{ROW_TRIGGER}"',
+        ):
+            connection.exec_driver_sql(statement)
+    found = verify(engine, signer.verifier, metadata=base).findings
+    assert [(each.kind, each.table) for each in found] == [("guard-touched", "customer")]
