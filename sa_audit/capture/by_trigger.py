@@ -133,7 +133,7 @@ def name_missing(connection: Connection, written: Any, error: BaseException) -> 
     if audited is None or not audited.by_trigger:
         return
     names = (audited.history.name, audited.trail.transaction.name)
-    if not any(name in str(error) for name in names):
+    if not backend_for(connection.dialect).misses_table(error, names):
         return
     target = target_of(audited, connection.get_execution_options())
     abandon(connection)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
@@ -89,6 +89,10 @@ class Backend(Records, Images):
     @abstractmethod
     def missing_capture(self, connection: Connection, target: Target) -> str | None:
         """Give the trigger or table that recording needs and the database lacks, such as "table t"; or None."""
+
+    def misses_table(self, error: BaseException, names: Collection[str]) -> bool:
+        """Tell whether a driver's error may be that one of the tables is not there."""
+        return any(name in str(error) for name in names)
 
     def capture_is_late(self, connection: Connection, audited: AuditedTable, schemas: SchemaMap) -> bool:
         """Tell whether triggers of others would come before those that record a table, which is there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import CaptureMissing
 from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.names import short_name
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, internal
 from .mysql_capture_text import (
@@ -36,7 +37,7 @@ from .mysql_types import text_form
 from .objects import TrailObject, dropped
 
 ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
-NO_ROUTINE, MAY_NOT_EXECUTE = 1305, 1370
+NO_TABLE, NO_ROUTINE, MAY_NOT_EXECUTE = 1146, 1305, 1370
 """Error codes of the server."""
 
 
@@ -68,6 +69,7 @@ class MariaDBCapture(MariaDBGuards):
 
         A procedure of the trail lists them, since a user without the TRIGGER privilege sees none; it stands beside
         the trail's tables, which such a user does not see either.
+        That the history is there is seen by its guard: the database may hold another table of that name.
 
         Raises:
             CaptureMissing: if the user may not ask.
@@ -76,10 +78,11 @@ class MariaDBCapture(MariaDBGuards):
         place = Place(self, target.schemas, connection.dialect.default_schema_name)
         wanted = {(place.schema(audited.table), capture_name(audited.table, event)) for event in EVENTS}
         wanted |= self._stand_ins(connection, place.names(audited.table))
+        guard = (place.schema(audited.history), short_name(f"{audited.history.name}_guard_delete"))
         procedure = self._beside(target.trail, target.schemas, LIST)
         found: set[tuple[str, str]] = set()
         try:
-            for schema in sorted({schema for schema, _name in wanted}):
+            for schema in sorted({schema for schema, _name in (*wanted, guard)}):
                 internal(connection, sa.text(f"CALL {procedure}(:schema)"), {"schema": schema})
                 names = internal(connection, sa.text("SELECT @sa_audit_triggers")).scalar()
                 found |= {(schema, name) for name in json.loads(names or "[]")}
@@ -92,7 +95,13 @@ class MariaDBCapture(MariaDBGuards):
                 f"the user may not ask whether {audited.table.fullname} is recorded: GRANT EXECUTE ON PROCEDURE {LIST}"
             ) from error
         missing = sorted(wanted - found)
+        if missing and guard not in found:
+            return f"table {audited.history.fullname}"
         return f"trigger {missing[0][1]}" if missing else None
+
+    def misses_table(self, error: BaseException, names: Collection[str]) -> bool:
+        """Go by the code: of a table in a trigger's text the server's error may give the alias instead of the name."""
+        return error.args[:1] == (NO_TABLE,) or super().misses_table(error, names)
 
     def _stand_ins(self, connection: Connection, names: Mapping[str, str]) -> set[tuple[str, str]]:
         """Give schema and name of the triggers that have to stand in for a table's foreign keys in the database."""

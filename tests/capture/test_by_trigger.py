@@ -324,6 +324,26 @@ FORGOTTEN: dict[str, Callable[[Session], Any]] = {
 }
 
 
+def test_a_table_of_that_name_in_another_database(engine: sa.Engine) -> None:
+    """A table of this database that is not audited has the name of one that is, in a database not used here."""
+    elsewhere, here = sa.MetaData(), sa.MetaData()
+    sa_audit.configure(elsewhere, capture="trigger")
+    sa_audit.configure(here, capture="trigger")
+    namesake = sa.Table("namesake", elsewhere, sa.Column("id", sa.Integer, primary_key=True))
+    sa_audit.track(namesake)
+    plain = sa.Table("namesake", here, sa.Column("id", sa.Integer, primary_key=True))
+    recorded = sa.Table("recorded", here, sa.Column("id", sa.Integer, primary_key=True))
+    sa_audit.track(recorded)
+    here.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(plain), {"id": 1})
+        connection.execute(sa.text("INSERT INTO namesake (id) VALUES (2)"))
+        connection.execute(sa.insert(recorded), {"id": 1})
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(plain.c.id).order_by(plain.c.id)).all() == [1, 2]
+        assert [op for (op,) in connection.execute(sa.text("SELECT audit_op FROM recorded_history"))] == ["I"]
+
+
 @pytest.mark.parametrize("way", FORGOTTEN)
 def test_a_forgotten_migration(engine: sa.Engine, way: str) -> None:
     """A table whose trigger is not there is not written in silence, whichever way a session writes it."""
@@ -337,6 +357,21 @@ def test_a_forgotten_migration(engine: sa.Engine, way: str) -> None:
         FORGOTTEN[way](session)
     with Session(engine) as session:
         assert session.scalars(sa.select(Account.id)).all() == []
+
+
+@pytest.mark.parametrize("missing", ["audit_transaction", "account_bt_history"])
+def test_a_table_of_the_trail_went_missing(engine: sa.Engine, missing: str) -> None:
+    """The table that the trigger could not write is named, although the triggers are there."""
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Account(id=1))
+        session.commit()
+    behind_the_back(engine, f"DROP TABLE {missing}")
+    with Session(engine) as session:
+        with pytest.raises(sa_audit.CaptureMissing, match=missing):
+            session.execute(sa.insert(accounts).values(id=2))
+        session.rollback()
+        assert session.scalars(sa.select(Account.id)).all() == [1]
 
 
 def test_a_forgotten_migration_of_what_a_foreign_key_reaches(engine: sa.Engine) -> None:
