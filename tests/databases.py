@@ -1,7 +1,7 @@
 """The databases that a test can run on, each handed to it empty.
 
 Without configuration: SQLite in a file; PostgreSQL, started from the wheel that brings its programs, and on
-127.0.0.1:5432; MariaDB on 127.0.0.1:3306, or else started from PATH.
+127.0.0.1:5432; MariaDB started from PATH, which makes nothing durable, or else on 127.0.0.1:3306.
 `SA_AUDIT_TEST_POSTGRESQL` and `SA_AUDIT_TEST_MARIADB` name other servers, by URLs separated with commas.
 Must not import sa_audit: the tests' ground is laid without what they test.
 """
@@ -174,11 +174,15 @@ def _postgresql_candidates() -> list[tuple[tuple[int, ...], Callable[[], str]]]:
 
 
 def _mariadb_candidates() -> list[tuple[tuple[int, ...], Callable[[], str]]]:
-    usual = "mysql://root@127.0.0.1:3306/"
     try:
-        return [(_open("mariadb", usual).version, partial(str, usual))]
-    except Unavailable:
-        return [((0,), partial(shared, "mariadb", start_mariadb))]
+        own = shared("mariadb", start_mariadb)
+        return [(_open("mariadb", own).version, partial(str, own))]
+    except Unavailable as error:
+        usual = "mysql://root@127.0.0.1:3306/"
+        try:
+            return [(_open("mariadb", usual).version, partial(str, usual))]
+        except Unavailable as other:
+            raise Unavailable(f"{error}; {other}") from error
 
 
 @cache

@@ -42,11 +42,21 @@ def open_run() -> Path | None:
     """Open a run and return its directory, or None where this process belongs to an open one."""
     if _RUN in os.environ:
         return None
-    directory = Path(tempfile.mkdtemp(prefix="sa-audit-test-"))
+    directory = Path(tempfile.mkdtemp(prefix="sa-audit-test-", dir=_memory()))
     directory.chmod(0o755)  # a server started by root runs as another account
     (directory / "owner").write_text(str(os.getpid()))
     os.environ[_RUN] = str(directory)
     return directory
+
+
+def _memory() -> Path | None:
+    """Return a folder in memory, on which a table is made ten times as fast as on a disk, if it has room; or None."""
+    place = Path("/dev/shm")
+    if not os.access(place, os.W_OK):
+        return None
+    found = os.statvfs(place)
+    roomy = found.f_bavail * found.f_frsize > 4 * 2**30
+    return place if roomy and not found.f_flag & os.ST_NOEXEC else None
 
 
 def close_run(directory: Path) -> None:
@@ -142,6 +152,10 @@ def start_mariadb(directory: Path) -> str:
         "--innodb-flush-log-at-trx-commit=0",
         "--innodb-flush-method=nosync",
         "--innodb-buffer-pool-size=256M",
+        "--skip-innodb-doublewrite",
+        "--sync-frm=0",
+        "--skip-log-bin",
+        "--skip-name-resolve",
     ]
     answers = _connects(
         lambda: pymysql.connect(host="127.0.0.1", port=port, user="root", connect_timeout=5), pymysql.OperationalError
