@@ -18,8 +18,10 @@ _run_directory = pytest.StashKey[Path | None]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the run whose servers all workers share."""
-    config.stash[_run_directory] = servers.open_run()
+    """Open the run whose servers all workers share; the tests' own files are kept beside theirs if that is in memory."""
+    directory = config.stash[_run_directory] = servers.open_run()
+    if directory is not None and directory.is_relative_to(servers.MEMORY) and config.option.basetemp is None:
+        config.option.basetemp = directory / "files"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -30,6 +30,9 @@ import pymysql  # type: ignore[import-untyped]  # it has no types
 _RUN = "SA_AUDIT_TEST_RUN"
 """Environment variable that tells the workers of a run its directory."""
 
+MEMORY = Path("/dev/shm")
+"""Where files are kept in memory, if anywhere."""
+
 _DEADLINE = 60.0
 """Seconds that a server may take to start."""
 
@@ -51,12 +54,11 @@ def open_run() -> Path | None:
 
 def _memory() -> Path | None:
     """Return a folder in memory, on which a table is made ten times as fast as on a disk, if it has room; or None."""
-    place = Path("/dev/shm")
-    if not os.access(place, os.W_OK):
+    if not os.access(MEMORY, os.W_OK):
         return None
-    found = os.statvfs(place)
+    found = os.statvfs(MEMORY)
     roomy = found.f_bavail * found.f_frsize > 4 * 2**30
-    return place if roomy and not found.f_flag & os.ST_NOEXEC else None
+    return MEMORY if roomy and not found.f_flag & os.ST_NOEXEC else None
 
 
 def close_run(directory: Path) -> None:
