@@ -18,7 +18,7 @@ _run_directory = pytest.StashKey[Path | None]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the run whose servers all workers share; the tests' own files are kept beside theirs if that is in memory."""
+    """Open the run whose servers all workers share; tests keep their files beside the servers' if that is in memory."""
     directory = config.stash[_run_directory] = servers.open_run()
     if directory is not None and directory.is_relative_to(servers.MEMORY) and config.option.basetemp is None:
         config.option.basetemp = directory / "files"
