@@ -160,6 +160,10 @@ class Backend(Records, Images):
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""
 
+    def utc_day(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Give the day of a moment of the trail, in UTC, which is what it stands in."""
+        return sa.func.date(moment)
+
     def writes_alone(self, connection: Connection) -> bool:
         """Tell whether no other connection can write while this one's transaction is open."""
         return False

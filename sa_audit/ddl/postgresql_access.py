@@ -25,6 +25,10 @@ class PostgreSQLAccess(PostgreSQLCapture):
 
     texts_source: ClassVar[str] = "(SELECT json_array_elements_text(CAST(:texts AS json)) AS t) AS v"
 
+    def utc_day(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Take the moment, which PostgreSQL would show in the session's time zone, to UTC first."""
+        return sa.cast(sa.func.timezone(sa.literal_column("'UTC'"), moment), sa.Date())
+
     def writes_accesses_at_once(self, trail: Trail) -> bool:
         """It does unless the application has no right to insert, and the functions of the owner stand in between."""
         return not writes_by_functions(trail)
