@@ -80,6 +80,8 @@ def fill(engine: sa.Engine, *, patients_number: int, encounters_number: int, sta
                 with Session(engine) as session:
                     session.execute(sa.insert(model), batch)
                     session.commit()
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text("ANALYZE"))  # of the next load's questions for the keys of these persons
     with engine.begin() as connection:
         for table in ("staff", "patient", "encounter"):
             connection.execute(sa.text(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))"))
