@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 import sa_audit
 import sa_audit.asyncio
@@ -161,6 +161,32 @@ async def test_each_task_reads_as_its_own_actor(async_engine: AsyncEngine) -> No
         found = [entry for key in (1, 2, 3) for entry in await sa_audit.asyncio.reads(session, Patient, key)]
     assert {(entry.actor, entry.rows) for entry in found} == {(f"a{n}", ((n % 3 + 1,),)) for n in range(8)}
     assert len(found) == 40
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+async def test_each_driver_records_at_once(make_async_engine: Callable[..., AsyncEngine], driver: str) -> None:
+    """Keys, several models in one statement, criteria and NULLs reach PostgreSQL in each driver's own form."""
+    engine = make_async_engine(driver)
+    await _clinic(engine)
+    with sa_audit.context(actor="alice", reason="50 %(x)s %", extra="\u00e9\U0001f600"):
+        async with AsyncSession(engine) as session:
+            await session.get_one(Patient, 1)
+            joined = select(Patient).options(joinedload(Patient.visits))
+            (await session.scalars(joined)).unique().all()
+            await session.scalar(select(sa.func.count()).where(Patient.name == "n1"))
+    async with AsyncSession(engine) as session:
+        page = await sa_audit.asyncio.trail(session, operation="read", base=Base)
+    found = [entry for entry in page.entries if isinstance(entry, Access)]
+    assert [(entry.entity, len(entry.rows), entry.row_count) for entry in found] == [
+        ("Patient", 1, 1),
+        ("Patient", 3, 3),
+        ("Visit", 3, 3),
+        ("Patient", 0, 1),
+    ]
+    assert found[-1].criteria == [{"column": "patient.full_name", "operator": "eq", "value": "n1"}]
+    assert {entry.reason for entry in found} == {"50 %(x)s %"}
+    assert found[0].transaction.context == {"extra": "\u00e9\U0001f600"}
 
 
 @pytest.mark.only_on("postgresql")

@@ -165,6 +165,13 @@ def test_proof_of_each_answer(clinic: Clinic, session: Session) -> None:
     assert what["audit_tx"] == whom["audit_tx"] == access.transaction.id
     assert str(shown(change)["name"]).startswith("aes-256-gcm:")
 
+    page = sa_audit.trail(session, actor=work.SNOOPER, entity=Patient, operation="read", limit=1000)
+    looks = [entry for entry in page.entries if isinstance(entry, sa_audit.Access) and len(entry.rows) == 1]
+    assert len({entry.rows for entry in looks}) >= 230
+    for entry in looks[:3]:
+        assert shown(entry.transaction)["actor"] == work.SNOOPER
+        assert shown(entry, entry.rows[0][0])["access_id"] == entry.audit_id
+
 
 def test_nothing_is_written_but_by_somebody(clinic: Clinic) -> None:
     """A request without a purpose is refused, and without an actor the library refuses the change."""
