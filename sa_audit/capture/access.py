@@ -192,9 +192,9 @@ def _processors(read: EntityRead, result: Any) -> list[list[tuple[int, Any]]]:
 
 def _keys(read: EntityRead, result: Any) -> Callable[[Sequence[Any]], list[str]]:
     """Give the function from raw rows to the texts of the keys that they show, each once."""
-    if read.processors is None:
-        read.processors = _processors(read, result)
-    places = read.processors
+    places = _processors(read, result) if read.processors is None else read.processors
+    if result.cursor is not None:
+        read.processors = places  # which the driver's own types have told
 
     def keys(rows: Sequence[Any]) -> list[str]:
         found: dict[str, None] = {}
