@@ -37,7 +37,8 @@ def write_accesses(
         CaptureMissing: if the database has no trail.
     """
     trail = audited.trail
-    at_once = backend_for(connection.dialect).writes_accesses_at_once(trail)
+    plain = not getattr(trail.configuration, "context", None)  # with policies on it, keys of persons may have to be made
+    at_once = plain and backend_for(connection.dialect).writes_accesses_at_once(trail)
     if at_once and all(access.trail is trail for access in accesses):
         target = target_of(audited, connection.get_execution_options())
         return _write_at_once(record_engine(connection, trail, relaxed=relaxed, at_once=True), target, accesses)
