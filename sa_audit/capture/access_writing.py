@@ -37,7 +37,7 @@ def write_accesses(
         CaptureMissing: if the database has no trail.
     """
     trail = audited.trail
-    plain = not getattr(trail.configuration, "context", None)  # with policies on it, keys of persons may have to be made
+    plain = not getattr(trail.configuration, "context", None)  # policies on it may ask for keys of persons
     at_once = plain and backend_for(connection.dialect).writes_accesses_at_once(trail)
     if at_once and all(access.trail is trail for access in accesses):
         target = target_of(audited, connection.get_execution_options())
