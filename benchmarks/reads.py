@@ -58,6 +58,7 @@ def model(side: str) -> tuple[Any, Any]:
             "note": Mapped[str | None],
         },
         "id": mapped_column(primary_key=True),
+        **{name: mapped_column(sa.String(60)) for name in ("name", "street", "city", "phone", "note")},
         "balance": mapped_column(sa.Numeric(10, 2)),
         "since": mapped_column(sa.DateTime(timezone=True)),
     }
