@@ -86,10 +86,18 @@ async def reads(
 
 
 async def readers(
-    session: AsyncSession, entity: Any, *, since: Any = None, until: Any = None, at_least: int = 1
+    session: AsyncSession,
+    entity: Any,
+    *,
+    since: Any = None,
+    until: Any = None,
+    at_least: int = 1,
+    per: Literal["day"] | None = None,
 ) -> list[Reader]:
     """Give who read how many rows of an entity; see :func:`sa_audit.readers`."""
-    return await session.run_sync(lambda sync: query.readers(sync, entity, since=since, until=until, at_least=at_least))
+    return await session.run_sync(
+        lambda sync: query.readers(sync, entity, since=since, until=until, at_least=at_least, per=per)
+    )
 
 
 async def record(

@@ -19,11 +19,12 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 from sqlalchemy.sql.dml import UpdateBase
 
-from ..ddl.backend import INTERNAL, Entry, backend_for
-from ..model.history import Trail, reading
+from ..ddl.backend import INTERNAL, AccessRecord, Entry, backend_for
+from ..model.history import reading
 from .access_plan import HIDDEN, Criterion, EntityRead, Plan, plan_of, text_plan
+from .access_writing import insert_rows, write_accesses
 from .afterwards import write_durably
-from .identity import identity_text
+from .identity import identity_texts
 from .own_connection import writable
 from .returned import buffered_rows
 
@@ -174,9 +175,11 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _keys(read: EntityRead, result: Any) -> Callable[[Sequence[Any]], list[str]]:
-    """Give the function from raw rows to the texts of the keys that they show, each once."""
-    entries = result.context.compiled._result_columns if read.places else ()
+def _processors(read: EntityRead, result: Any) -> list[list[tuple[int, Any]]]:
+    """Give the positions of the keys with what makes Python values of what the driver gives there."""
+    if not read.places:
+        return []
+    entries = result.context.compiled._result_columns
     description = result.cursor.description if result.cursor is not None else None
     dialect = result.context.dialect
 
@@ -184,18 +187,29 @@ def _keys(read: EntityRead, result: Any) -> Callable[[Sequence[Any]], list[str]]
         kind = description[position][1] if description else None
         return entries[position].type._cached_result_processor(dialect, kind)
 
-    places = [[(position, processor(position)) for position in place] for place in read.places]
+    return [[(position, processor(position)) for position in place] for place in read.places]
+
+
+def _keys(read: EntityRead, result: Any) -> Callable[[Sequence[Any]], list[str]]:
+    """Give the function from raw rows to the texts of the keys that they show, each once."""
+    places = _processors(read, result) if read.processors is None else read.processors
+    if result.cursor is not None:
+        read.processors = places  # which the driver's own types have told
 
     def keys(rows: Sequence[Any]) -> list[str]:
         found: dict[str, None] = {}
-        for row in rows:
-            for place in places:
-                values = [row[at] if process is None else process(row[at]) for at, process in place]
-                if None not in values:
-                    found[identity_text(read.key, values)] = None
+        for place in places:
+            values = [_column(rows, at, process) for at, process in place]
+            found.update(
+                dict.fromkeys(identity_texts(read.key, [key for key in zip(*values, strict=True) if None not in key]))
+            )
         return list(found)
 
     return keys
+
+
+def _column(rows: Sequence[Any], at: int, process: Any) -> list[Any]:
+    return [row[at] for row in rows] if process is None else [process(row[at]) for row in rows]
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -205,16 +219,11 @@ def _write(
     connection: Connection, entities: Sequence[EntityRead], values: list[dict[str, Any]], shown: list[list[str]]
 ) -> list[int]:
     """Commit the entries of a statement, with the rows it showed as far as they are given; give their ids."""
-    ids: list[int] = []
-
-    def write(own: Connection, entry: Entry) -> None:
-        ids.clear()
-        for read, value, texts in zip(entities, values, shown, strict=True):
-            ids.append(insert_access(own, read.audited.trail, entry, value, texts))
-
-    relaxed = all(read.relaxed for read in entities)
-    write_durably(connection, entities[0].audited, write, relaxed=relaxed)
-    return ids
+    accesses = [
+        AccessRecord(read.audited.trail, value, texts)
+        for read, value, texts in zip(entities, values, shown, strict=True)
+    ]
+    return write_accesses(connection, entities[0].audited, accesses, relaxed=all(read.relaxed for read in entities))
 
 
 def _write_rows(
@@ -229,19 +238,6 @@ def _write_rows(
             insert_rows(own, read.audited.trail, entry, access, read.table, texts)
 
     write_durably(connection, entities[0].audited, write, relaxed=all(read.relaxed for read in entities))
-
-
-def insert_access(own: Connection, trail: Trail, entry: Entry, values: dict[str, Any], texts: Sequence[str]) -> int:
-    """Write an entry of a read, and the rows that it showed; give its id."""
-    identity = backend_for(own.dialect).insert_access(own, trail, entry, values)
-    insert_rows(own, trail, entry, identity, values["table_name"], texts)
-    return identity
-
-
-def insert_rows(own: Connection, trail: Trail, entry: Entry, access: int, table: str, texts: Sequence[str]) -> None:
-    """Write the rows that a read showed."""
-    if texts:
-        backend_for(own.dialect).insert_access_rows(own, trail, entry, access, table, texts)
 
 
 # -- streams ------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class EntityRead:
         key: the columns of its key.
         columns: the attributes that are in the result.
         places: for each FROM that shows whole keys, the positions of their values in a row of the result.
+        processors: for each of these positions, what makes a Python value of a raw one, once that is known.
     """
 
     audited: AuditedTable
@@ -56,6 +57,7 @@ class EntityRead:
     key: tuple[sa.Column[Any], ...]
     columns: dict[str, None] = field(default_factory=dict)
     places: list[tuple[int, ...]] = field(default_factory=list)
+    processors: list[list[tuple[int, Any]]] | None = None
 
     @property
     def relaxed(self) -> bool:

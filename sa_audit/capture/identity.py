@@ -42,6 +42,21 @@ def identity_text(columns: Sequence[sa.Column[Any]], values: Sequence[Any]) -> s
     return text
 
 
+def identity_texts(columns: Sequence[sa.Column[Any]], keys: Sequence[Sequence[Any]]) -> list[str]:
+    """Give the texts of several keys, those of one whole number in a shorter way.
+
+    Args:
+        columns: the keys' columns.
+        keys: their Python values.
+
+    Raises:
+        ConfigurationError: as in :func:`identity_text`.
+    """
+    if len(columns) == 1 and isinstance(columns[0].type, sa.Integer) and all(type(key[0]) is int for key in keys):
+        return [f"[{key[0]}]" for key in keys]
+    return [identity_text(columns, key) for key in keys]
+
+
 def identity_values(columns: Sequence[sa.Column[Any]], text: str) -> tuple[Any, ...]:
     """Give the Python values of a key back from its text."""
     forms = json.loads(text)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
 from sqlalchemy.orm.identity import IdentityMap
 
 from ..model.history import audited_of, reading
-from .context import current_context
+from .context import Context, current_context
 
 READER: Final = "sa_audit.reader"
 
@@ -25,6 +25,8 @@ class Watched(IdentityMap):
     """What makes an identity map have a look at the actor before it gives an object."""
 
     watched: weakref.ref[Session]
+    seen: Context | None = None
+    """The context that was looked at last, and whose actor is the session's reader."""
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Give the object of a key."""
@@ -37,9 +39,13 @@ class Watched(IdentityMap):
         return super().fast_get_state(key)
 
     def _look(self) -> None:
+        context = current_context()
+        if context is self.seen:
+            return
         session = self.watched()
-        if session is not None and session.info.get(READER) != current_context().actor:
+        if session is not None and session.info.get(READER) != context.actor:
             follow_actor(session)
+        self.seen = context
 
 
 def follow_actor(session: Session) -> None:
@@ -47,6 +53,8 @@ def follow_actor(session: Session) -> None:
     actor, known = current_context().actor, READER in session.info
     former = session.info.get(READER)
     session.info[READER] = actor
+    if isinstance(session.identity_map, Watched):
+        session.identity_map.seen = None
     if known and former != actor:
         for state in session.identity_map.all_states():
             if state.key is not None and _is_read(state):

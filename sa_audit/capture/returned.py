@@ -27,9 +27,7 @@ def buffered_rows(result: Any) -> list[Any]:
         return []
     # a streamed result has read some of its rows already
     rows = [*getattr(strategy, "_rowbuffer", ()), *result.cursor.fetchall()]
-    result.cursor_strategy = FullyBufferedCursorFetchStrategy(
-        result.cursor, alternate_description=result.cursor.description, initial_buffer=rows
-    )
+    result.cursor_strategy = FullyBufferedCursorFetchStrategy(result.cursor, initial_buffer=rows)
     return rows
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
+from ..ddl.backend import backend_for
 from ..ddl.privileges import trail_tables
 from ..model.history import Trail
 from .level import Finding, Report
@@ -40,7 +41,7 @@ def check(connection: Connection, trail: Trail) -> Report:
     findings += [*_objects(reader, live, expected), *_foreign(reader, live, standing, expected)]
     findings += _before_ours(reader, live, expected)
     findings += [*live.findings, *reader.partitions(connection, trail), *reader.rights(connection, trail, standing)]
-    findings += _configuration(trail)
+    findings += [*_configuration(trail), *_relaxed(connection, trail)]
     return Report(tuple(findings))
 
 
@@ -163,6 +164,20 @@ def _configuration(trail: Trail) -> Iterator[Finding]:
             + (f" and {len(by_session) - 3} more" if len(by_session) > 3 else ""),
             message="recorded by sessions: raw SQL, psql, bulk loads and cascades outside of them are not",
             blocks=3,
+            drift=False,
+        )
+
+
+def _relaxed(connection: Connection, trail: Trail) -> Iterator[Finding]:
+    """Name the models whose reads are recorded without waiting for the disk, where the database can do that."""
+    names = [audited.table.fullname for audited in trail.audited.values() if audited.options.reads == "relaxed"]
+    if names and backend_for(connection.dialect).relaxed_setting is not None:
+        yield Finding(
+            kind="relaxed-reads",
+            place=", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+            message="their reads are recorded without waiting for the disk: a crash of the server can lose the last "
+            "fraction of a second; reads=True waits",
+            blocks=None,
             drift=False,
         )
 

@@ -188,17 +188,25 @@ def prove(
     audit_id: Annotated[
         int | None, typer.Option("--audit-id", metavar="N", help="Which change; the last one if not given.")
     ] = None,
+    read: Annotated[
+        int | None, typer.Option("--read", metavar="N", help="Not of a change, but that this read showed the row.")
+    ] = None,
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
-    """Print the proof that a change of a row is in the log, to be checked with no database."""
-    from .proving import prove_change
+    """Print the proof that a change of a row, or a read of it, is in the log, to be checked with no database."""
+    from .proving import prove_change, prove_read
 
+    if read is not None and audit_id is not None:
+        raise WrongUsage("--audit-id is of a change, --read of a read: give one of them")
     with _opened(url, models) as place:
-        entity = place.models.entity(model)
+        entity, metadata = place.models.entity(model), place.models.trail.metadata
         identity = parse_key(entity, key)
-        result = prove_change(place.engine, place.models.trail.metadata, entity, identity, audit_id)
+        if read is None:
+            result = prove_change(place.engine, metadata, entity, identity, audit_id)
+        else:
+            result = prove_read(place.engine, metadata, entity, identity, read)
     if json:
         _print(result, json)
     else:

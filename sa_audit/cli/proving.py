@@ -1,4 +1,4 @@
-"""``prove``: the proof of one change, as text that is checked with no database.
+"""``prove``: the proof of one change or read, as text that is checked with no database.
 
 Imports query, verification and rich only.
 """
@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from sqlalchemy.orm import Session
 
 from ..proof.tlog_proof import Proof
-from ..query import history
+from ..query import history, reads
 from ..verification import prove
 from .failure import CantRun
 from .models import Entity
@@ -56,3 +56,19 @@ def prove_change(
             ids = ", ".join(str(change.audit_id) for change in changes) or "none"
             raise CantRun(f"{entity.name} {identity!r} has no such change: there are those of the ids {ids}")
         return ProofResult(prove(session, chosen[-1], metadata=metadata))
+
+
+def prove_read(engine: sa.Engine, metadata: sa.MetaData, entity: Entity, identity: Any, audit_id: int) -> ProofResult:
+    """Prove that a read, by its id, showed a row.
+
+    Raises:
+        CantRun: if no read of that id did.
+    """
+    with Session(engine) as session:
+        found = reads(session, entity.target, identity)
+        chosen = next((read for read in found if read.audit_id == audit_id), None)
+        if chosen is None:
+            ids = ", ".join(str(read.audit_id) for read in found[-10:]) or "none"
+            raise CantRun(f"no read {audit_id} showed {entity.name} {identity!r}: the last that did have the ids {ids}")
+        row = next(row for row in chosen.rows if row == (identity if isinstance(identity, tuple) else (identity,)))
+        return ProofResult(prove(session, chosen, row=row, metadata=metadata))

@@ -26,6 +26,7 @@ from .values import (
     MARKER,
     MESSAGE,
     OWN,
+    AccessRecord,
     Batch,
     Entry,
     Image,
@@ -163,6 +164,10 @@ class Backend(Records, Images):
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""
 
+    def utc_day(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Give the day of a moment of the trail, in UTC, which is what it stands in."""
+        return sa.func.date(moment)
+
     def writes_alone(self, connection: Connection) -> bool:
         """Tell whether no other connection can write while this one's transaction is open."""
         return False
@@ -189,6 +194,25 @@ class Backend(Records, Images):
         return None
 
     # -- recording -----------------------------------------------------------------
+
+    def writes_accesses_at_once(self, trail: Trail) -> bool:
+        """Tell whether :meth:`accesses_statement` can write the reads of a trail."""
+        return False
+
+    def accesses_statement(
+        self, target: Target, claims: Mapping[str, Any], accesses: Sequence[AccessRecord]
+    ) -> tuple[str, Any]:
+        """Give the one statement that writes reads of one trail under an entry of their own, and gives their ids.
+
+        Args:
+            target: a table of the trail, with its schemas.
+            claims: what the application says: the keys of :data:`CLAIMS`.
+            accesses: at least one.
+
+        Returns:
+            Its text and its parameters, as the driver takes them.
+        """
+        raise NotImplementedError(f"{self.name} writes a read by several statements")
 
     def other_key(self, audited: AuditedTable, keys: Sequence[Key]) -> str:
         """Give what may be the reason that other rows than those with these keys were inserted, for a message."""
@@ -326,6 +350,7 @@ __all__ = [
     "MARKER",
     "MESSAGE",
     "OWN",
+    "AccessRecord",
     "Backend",
     "Batch",
     "Entry",

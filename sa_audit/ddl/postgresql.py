@@ -27,7 +27,7 @@ from .backend import (
     internal,
     moment_parameter,
 )
-from .postgresql_capture import PostgreSQLCapture
+from .postgresql_access import PostgreSQLAccess
 from .postgresql_records import writes_by_functions
 from .postgresql_types import text_form
 
@@ -35,7 +35,7 @@ MAX_JSONB = 64_000_000
 """Length of images up to which they are sent as jsonb, which finds members three times as fast, and ends at 256 MB."""
 
 
-class PostgreSQL(PostgreSQLCapture):
+class PostgreSQL(PostgreSQLAccess):
     """PostgreSQL 13 and later."""
 
     name = "postgresql"
@@ -43,7 +43,6 @@ class PostgreSQL(PostgreSQLCapture):
     outlives_failure = False
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
-    texts_source = "(SELECT json_array_elements_text(CAST(:texts AS json)) AS t) AS v"
     relaxed_setting = "SET synchronous_commit = off"
 
     # -- images --------------------------------------------------------------------

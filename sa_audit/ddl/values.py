@@ -56,6 +56,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """What is written of one read: the columns of ``audit_access`` that say what was read, and the keys as texts."""
+
+    trail: Trail
+    values: Mapping[str, Any]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """What a statement of recording did: its entry (None if nothing had changed), and rows by kind."""
 

@@ -1,16 +1,17 @@
 """Who looked at a row, and who read how much.
 
-Imports model, capture, errors and SQLAlchemy only.
+Imports model, ddl, capture, errors and SQLAlchemy only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..capture.identity import identity_text
+from ..ddl.backend import backend_for
 from ..errors import ConfigurationError, NotAudited
 from .change import Access, Reader
 from .entity import Subject, mapper_of, resolve, root_of, subject_of
@@ -50,8 +51,16 @@ def reads(session: Session, entity: Any, key: Any = None, *, since: Any = None, 
     return list(found)
 
 
-def readers(session: Session, entity: Any, *, since: Any = None, until: Any = None, at_least: int = 1) -> list[Reader]:
-    """Give who read how many rows of an entity, most first: "everyone who opened more than 200 charts".
+def readers(
+    session: Session,
+    entity: Any,
+    *,
+    since: Any = None,
+    until: Any = None,
+    at_least: int = 1,
+    per: Literal["day"] | None = None,
+) -> list[Reader]:
+    """Give who read how many rows of an entity, most first: "everyone who opened more than 200 charts in a day".
 
     Args:
         session: where to ask.
@@ -59,40 +68,49 @@ def readers(session: Session, entity: Any, *, since: Any = None, until: Any = No
         since: as in :func:`reads`.
         until: as in :func:`reads`.
         at_least: only those who were shown at least so many rows, known ones and others together.
+        per: ``"day"`` counts each day, in UTC, by itself; None all of the time.
 
     Raises:
         NotAudited: if reads of the entity are not recorded.
         InvalidMoment: for a bound that is naive or can't be read.
-        ConfigurationError: for ``at_least`` that is no number from 0 on.
+        ConfigurationError: for ``at_least`` that is no number from 0 on, or another ``per``.
         CaptureMissing: if the database has no trail.
     """
     number: Any = at_least
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ConfigurationError(f"at_least={at_least!r}: give a number of rows, from 0 on")
+    if per not in (None, "day"):
+        raise ConfigurationError(f"per={per!r}: give 'day', or leave it out for all of the time")
     subject = subject_of(entity if isinstance(entity, sa.Table) else root_of(mapper_of(entity)))
     place = _place(subject)
-    entry, access, shown = subject.trail.transaction, place.table, place.shown
     source = source_of(session, subject.bind_arguments)
+    entry, access, shown = subject.trail.transaction, place.table, place.shown
+
+    def counted(table: sa.Table, *counts: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        day = backend_for(source.connection.dialect).utc_day(table.c.audit_at) if per else sa.null()
+        return (
+            sa.select(entry.c.actor, sa.type_coerce(day, sa.Date()).label("day"), *counts)
+            .select_from(table.join(entry, entry.c.id == table.c.audit_tx))
+            .where(table.c.table_name == _table(subject), *_within(table.c.audit_at, since, until))
+            .group_by(entry.c.actor, *([day] if per else []))
+        )
+
     others = sa.func.sum(sa.case((access.c.identities == "none", access.c.row_count), else_=sa.literal(0)))
-    statements = (
-        sa.select(entry.c.actor, sa.func.count().label("statements"), others.label("others"))
-        .select_from(access.join(entry, entry.c.id == access.c.audit_tx))
-        .where(access.c.table_name == _table(subject), *_within(access.c.audit_at, since, until))
-        .group_by(entry.c.actor)
-    )
-    rows = (
-        sa.select(entry.c.actor, sa.func.count(sa.distinct(shown.c.identity)).label("shown"))
-        .select_from(shown.join(entry, entry.c.id == shown.c.audit_tx))
-        .where(shown.c.table_name == _table(subject), *_within(shown.c.audit_at, since, until))
-        .group_by(entry.c.actor)
-    )
-    counted = {row.actor: int(row.shown) for row in source.execute(rows, subject.trail)}
+    rows = counted(shown, sa.func.count(sa.distinct(shown.c.identity)).label("shown"))
+    known = {(row.actor, row.day): int(row.shown) for row in source.execute(rows, subject.trail)}
+    statements = counted(access, sa.func.count().label("statements"), others.label("others"))
     found = [
-        Reader(actor=row.actor, rows=counted.get(row.actor, 0), others=int(row.others or 0), statements=row.statements)
+        Reader(
+            actor=row.actor,
+            rows=known.get((row.actor, row.day), 0),
+            others=int(row.others or 0),
+            statements=row.statements,
+            day=row.day,
+        )
         for row in source.execute(statements, subject.trail)
     ]
     wanted = (reader for reader in found if reader.rows + reader.others >= at_least)
-    return sorted(wanted, key=lambda reader: (-reader.rows - reader.others, str(reader.actor)))
+    return sorted(wanted, key=lambda reader: (-reader.rows - reader.others, str(reader.actor), str(reader.day)))
 
 
 def _place(subject: Subject) -> RecordPlace:

@@ -153,6 +153,7 @@ class Access:
         recorded_at: the database's clock; aware, UTC.
         transaction: who and why.
         audit_id: the id of its row of ``audit_access``.
+        row_ids: the ids of the rows of ``audit_access_row`` that name ``rows``, in their order.
     """
 
     entity: str
@@ -166,6 +167,7 @@ class Access:
     recorded_at: dt.datetime
     transaction: TransactionInfo
     audit_id: int
+    row_ids: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def operation(self) -> Literal["read"]:
@@ -197,12 +199,14 @@ class Reader:
         rows: how many different rows were shown to them.
         others: how many rows went into results whose rows are not known, such as those of aggregates.
         statements: how many statements they read by.
+        day: on which day, in UTC, if days were asked for.
     """
 
     actor: str | None
     rows: int
     others: int
     statements: int
+    day: dt.date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import orm
-from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from ..capture.access import insert_access, is_quiet, quietly
+from ..capture.access import is_quiet, quietly
 from ..capture.access_plan import identified_by
-from ..capture.afterwards import write_durably
+from ..capture.access_writing import write_accesses
 from ..capture.identity import identity_text
-from ..ddl.backend import Entry, speaks_for
+from ..ddl.backend import AccessRecord, speaks_for
 from ..errors import AuditError
 from ..model import AuditedTable
 from ..model.history import Trail, reading
@@ -108,19 +107,18 @@ def _record(session: Session, name: str, shown: Shown) -> None:
     first = next(iter(shown))
     connection = session.connection(bind_arguments={"clause": first.table})
 
-    def write(own: Connection, entry: Entry) -> None:
-        for audited, texts in shown.items():
-            entity, table, _key = identified_by(audited)
-            values = {
-                "entity": entity,
-                "table_name": table,
-                "columns": None,
-                "statement": f"{name}()",
-                "criteria": None,
-                "identities": "known",
-                "row_count": len(texts),
-            }
-            insert_access(own, audited.trail, entry, values, list(texts))
-
+    accesses = []
+    for audited, texts in shown.items():
+        entity, table, _key = identified_by(audited)
+        values = {
+            "entity": entity,
+            "table_name": table,
+            "columns": None,
+            "statement": f"{name}()",
+            "criteria": None,
+            "identities": "known",
+            "row_count": len(texts),
+        }
+        accesses.append(AccessRecord(audited.trail, values, list(texts)))
     relaxed = all(audited.options.reads == "relaxed" for audited in shown)
-    write_durably(connection, first, write, relaxed=relaxed)
+    write_accesses(connection, first, accesses, relaxed=relaxed)

@@ -151,12 +151,12 @@ class RecordPlace:
             audit_id=values["audit_id"],
         )
 
-    def _access(self, info: Any, values: dict[str, Any], shown: Mapping[int, list[str]]) -> Access:
-        texts = shown.get(values["audit_id"], [])
+    def _access(self, info: Any, values: dict[str, Any], shown: Mapping[int, list[tuple[int, str]]]) -> Access:
+        known = shown.get(values["audit_id"], [])
         return Access(
             entity=values["entity"],
             table=values["table_name"],
-            rows=tuple(self._identity(values["table_name"], text) for text in texts),
+            rows=tuple(self._identity(values["table_name"], text) for _id, text in known),
             columns=tuple(values["columns"] or ()),
             statement=values["statement"],
             criteria=values["criteria"],
@@ -165,20 +165,21 @@ class RecordPlace:
             recorded_at=info.recorded_at,
             transaction=info,
             audit_id=values["audit_id"],
+            row_ids=tuple(row for row, _text in known),
         )
 
-    def _shown(self, source: Source, ids: Sequence[int]) -> dict[int, list[str]]:
-        """Read the keys of the rows that some statements showed."""
+    def _shown(self, source: Source, ids: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
+        """Read the keys of the rows that some statements showed, with the ids under which they stand."""
         rows = self.shown
-        found: dict[int, list[str]] = {}
+        found: dict[int, list[tuple[int, str]]] = {}
         for start in range(0, len(ids), CHUNK):
             statement = (
-                sa.select(rows.c.access_id, rows.c.identity)
+                sa.select(rows.c.access_id, rows.c.audit_id, rows.c.identity)
                 .where(rows.c.access_id.in_(ids[start : start + CHUNK]))
                 .order_by(rows.c.audit_id)
             )
             for row in source.execute(statement, self.trail):
-                found.setdefault(row.access_id, []).append(row.identity)
+                found.setdefault(row.access_id, []).append((row.audit_id, row.identity))
         return found
 
     def _identity(self, table: str | None, text: str | None) -> tuple[Any, ...]:

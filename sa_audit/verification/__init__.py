@@ -67,7 +67,7 @@ def verify(
     )
 
 
-def prove(session: Session, entry: Any, *, metadata: Any = None) -> Proof:
+def prove(session: Session, entry: Any, *, row: Any = None, metadata: Any = None) -> Proof:
     """Prove that an entry of the trail is in the log, so that it can be checked with no database.
 
     The proof holds the row, its schema and the checkpoint; ``proof.format()`` gives it as text.  It is read by a
@@ -75,17 +75,19 @@ def prove(session: Session, entry: Any, *, metadata: Any = None) -> Proof:
 
     Args:
         session: any session to the database.
-        entry: a :class:`Change`, whose history row is proven, or a :class:`TransactionInfo`, for who and why.
+        entry: a :class:`Change`, whose history row is proven, an :class:`Event` or :class:`Access`, or a
+            :class:`TransactionInfo`, for who and why.
+        row: with an ``Access``, the key of a row that it showed; then that is what is proven.
         metadata: a MetaData or base, where several trails are known to stand in the database.
 
     Raises:
         NotSealed: if it is not in the log yet.
         IntegrityFinding: if its row is not the one that was sealed, or gone.
-        NotAudited: if it is no entry of this trail.
+        NotAudited: if it is no entry of this trail, or an access that is not known to have shown the row.
     """
     from .proving import prove_entry
 
-    return prove_entry(session.get_bind().engine, entry, metadata)
+    return prove_entry(session.get_bind().engine, entry, row, metadata)
 
 
 def prove_consistency(

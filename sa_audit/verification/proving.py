@@ -178,31 +178,60 @@ def last_checkpoint(connection: Connection, trail: Trail) -> Checkpoint:
     return first
 
 
-def place_of(trail: Trail, entry: Any) -> tuple[SealedTable, int]:
+def place_of(trail: Trail, entry: Any, row: Any = None) -> tuple[SealedTable, int]:
     """Give the table and the row id of an entry of the trail.
 
     Args:
         trail: the trail.
-        entry: a ``Change``, or a ``TransactionInfo``.
+        entry: a ``Change``, an ``Event``, an ``Access`` or a ``TransactionInfo``.
+        row: the key of a row that an ``Access`` showed, for the record of that.
 
     Raises:
-        NotAudited: if it is neither, or of another trail.
+        NotAudited: if it is none of these, of another trail, or did not show the row.
     """
-    audit_id, table = getattr(entry, "audit_id", None), getattr(entry, "table", None)
+    if row is not None:
+        return _sealed(trail, trail.access_row, entry), _shown(entry, row)
+    audit_id, table, kind = (getattr(entry, name, None) for name in ("audit_id", "table", "operation"))
+    if kind in ("event", "read"):
+        return _sealed(trail, trail.event if kind == "event" else trail.access, entry), int(entry.audit_id)
     for sealed in sealed_tables(trail):
         if audit_id is None and table is None and sealed.role == "transaction" and hasattr(entry, "db_user"):
             return sealed, int(entry.id)
         if sealed.audited is not None and sealed.audited.table.fullname == table and audit_id is not None:
             return sealed, int(audit_id)
-    raise NotAudited(f"{entry!r:.120} is not an entry of this trail: give a Change or a TransactionInfo")
+    raise _no_entry(entry)
 
 
-def prove_entry(engine: Engine, entry: Any, metadata: Any) -> Proof:
+def _sealed(trail: Trail, table: Any, entry: Any) -> SealedTable:
+    found = next((sealed for sealed in sealed_tables(trail) if sealed.table is table), None)
+    if found is None:
+        raise _no_entry(entry)
+    return found
+
+
+def _shown(entry: Any, row: Any) -> int:
+    """Give the id of the record that an access showed a row."""
+    key = row if isinstance(row, tuple) else (row,)
+    rows = getattr(entry, "rows", None)
+    if rows is None or key not in rows:
+        raise NotAudited(
+            f"{entry!r:.120} is not known to have shown the row {row!r}: give an Access, and one of its rows"
+        )
+    return int(entry.row_ids[rows.index(key)])
+
+
+def _no_entry(entry: Any) -> NotAudited:
+    return NotAudited(
+        f"{entry!r:.120} is not an entry of this trail: give a Change, an Event, an Access or a TransactionInfo"
+    )
+
+
+def prove_entry(engine: Engine, entry: Any, row: Any, metadata: Any) -> Proof:
     """Prove an entry; see :func:`sa_audit.prove`."""
     with engine.connect() as connection:
         trail = trail_at(connection, metadata)
     with verifier_for(engine).reading(engine) as connection:
-        return Prover(connection, trail).prove(*place_of(trail, entry))
+        return Prover(connection, trail).prove(*place_of(trail, entry, row))
 
 
 def prove_growth(engine: Engine, old: Checkpoint, new: Checkpoint | None, metadata: Any) -> ConsistencyProof:

@@ -11,13 +11,15 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 import sa_audit
+from sa_audit import anchors
 from sa_audit.cli.app import app
+from sa_audit.proof import Policy, Proof, Signer
 
 from .conftest import fill
 from .models import Base, Patient
 
 
-def run(tmp_path: Path, *arguments: str) -> str:
+def run(tmp_path: Path, *arguments: str, code: int = 0) -> str:
     """Run a command on a clinic in which alice has read the first chart and recorded an event."""
     url = f"sqlite:///{tmp_path}/clinic.db"
     engine = sa.create_engine(url)
@@ -31,7 +33,7 @@ def run(tmp_path: Path, *arguments: str) -> str:
             session.commit()
     engine.dispose()
     result = CliRunner().invoke(app, [*arguments, "--url", url, "--models", "tests.access.models:Base"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
     return result.output
 
 
@@ -44,6 +46,25 @@ def test_reads_of_a_row(tmp_path: Path) -> None:
     (read,) = json.loads(run(tmp_path, "reads", "Patient", "1", "--json"))
     assert (read["rows"], read["transaction"]["reason"], read["operation"]) == ([[1]], "round", "read")
     assert "Patient 2: no read is recorded" in run(tmp_path, "reads", "Patient", "2")
+
+
+def test_the_proof_of_a_read(tmp_path: Path) -> None:
+    """`prove --read` proves that the read showed the row, and names those that did where another is asked for."""
+    (read,) = json.loads(run(tmp_path, "reads", "Patient", "1", "--json"))
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/clinic.db")
+    signer = Signer.generate("clinic.example/audit")
+    anchor = anchors.open(f"file:{tmp_path}/anchor")
+    sa_audit.seal(engine, signer, state=tmp_path / "state", anchors=[anchor], metadata=Base)
+    engine.dispose()
+    proof = Proof.parse(run(tmp_path, "prove", "Patient", "1", "--read", str(read["audit_id"])))
+    proof.check(Policy.of(signer.verifier))
+    shown = proof.evidence().check()
+    assert shown is not None
+    values = dict(zip([column.name for column in shown[0].columns], shown[1].forms, strict=True))
+    assert (values["access_id"], values["identity"]) == (read["audit_id"], "[1]")
+    refused = run(tmp_path, "prove", "Patient", "1", "--read", "99", code=3)
+    assert f"the last that did have the ids {read['audit_id']}" in " ".join(refused.split())
+    assert "give one of them" in run(tmp_path, "prove", "Patient", "1", "--read", "1", "--audit-id", "1", code=2)
 
 
 def test_events_in_the_log(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 import sa_audit
 from sa_audit import AuditOptions, ConfigurationError, NotAudited, Reader
+from sa_audit.testing import unguarded
 
 from .models import Base, Patient, Person, Visit, Ward
 
@@ -55,6 +56,31 @@ def test_who_read_how_much(clinic: sa.Engine) -> None:
         assert [reader.actor for reader in sa_audit.readers(session, Patient, at_least=2)] == ["bob"]
         assert sa_audit.readers(session, Patient, until=dt.date(2020, 1, 1)) == []
         assert sa_audit.readers(session, Person) == []
+
+
+def test_who_read_how_much_in_a_day(clinic: sa.Engine) -> None:
+    """Each day in UTC is counted by itself: many on one day are found, as many on two days are not."""
+    visit_charts(clinic)
+    with unguarded(clinic), clinic.begin() as connection:
+        for name in ("audit_access", "audit_access_row"):
+            table = Base.metadata.tables[name]
+            connection.execute(table.update().values(audit_at=dt.datetime(2026, 3, 9, 23, 59, 59, tzinfo=dt.UTC)))
+    visit_charts(clinic)
+    with Session(clinic) as session:
+        found = sa_audit.readers(session, Patient, per="day")
+        today = max(reader.day for reader in found if reader.day is not None)
+        assert [(reader.actor, reader.day, reader.rows) for reader in found] == [
+            ("bob", dt.date(2026, 3, 9), 3),
+            ("bob", today, 3),
+            ("alice", dt.date(2026, 3, 9), 1),
+            ("alice", today, 1),
+            ("carol", dt.date(2026, 3, 9), 0),
+            ("carol", today, 0),
+        ]
+        assert {reader.actor for reader in sa_audit.readers(session, Patient, per="day", at_least=4)} == set()
+        assert sa_audit.readers(session, Patient)[0] == Reader(actor="bob", rows=3, others=0, statements=2)
+        with pytest.raises(ConfigurationError, match="per='week'"):
+            sa_audit.readers(session, Patient, per="week")  # type: ignore[arg-type]
 
 
 def test_the_trail_finds_reads_of_a_row(clinic: sa.Engine) -> None:

@@ -17,6 +17,7 @@ import sa_audit
 import sa_audit.asyncio
 import sa_audit.testing
 from sa_audit import Audited, AuditOptions, Exclude, Mask
+from sa_audit.proof import Proof
 
 
 class Base(DeclarativeBase):
@@ -108,6 +109,14 @@ def ask(session: Session, account: Account) -> None:
     assert_type(sa_audit.history_class(Account), type[Any])
     assert_type(sa_audit.revert(session, 1), int)
     assert_type(sa_audit.erase(session, 1, reason="asked for"), sa_audit.Erasure)
+    (read, *_others) = sa_audit.reads(session, Account, 1, since="2026-03-01", until=dt.date(2026, 3, 31))
+    assert_type(read, sa_audit.Access)
+    assert_type(read.row_ids, tuple[int, ...])
+    (reader, *_more) = sa_audit.readers(session, Account, at_least=201, per="day")
+    assert_type(reader, sa_audit.Reader)
+    assert_type(reader.day, dt.date | None)
+    sa_audit.readers(session, Account, per="week")  # type: ignore[arg-type]
+    assert_type(sa_audit.prove(session, read, row=1), Proof)
     sa_audit.restore(session, Account, 1, dt.datetime.now(dt.UTC))
 
 
@@ -134,3 +143,5 @@ async def ask_and_wait(session: AsyncSession) -> None:
     assert_type(await sa_audit.asyncio.reconcile(session, Account), list[sa_audit.Discrepancy])
     assert_type(await sa_audit.asyncio.revert(session, 1), int)
     assert_type(await sa_audit.asyncio.erase(session, 1, "asked for"), sa_audit.Erasure)
+    assert_type(await sa_audit.asyncio.reads(session, Account, 1), list[sa_audit.Access])
+    assert_type(await sa_audit.asyncio.readers(session, Account, per="day"), list[sa_audit.Reader])
