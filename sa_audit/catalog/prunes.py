@@ -1,6 +1,6 @@
 """What was pruned, and what may be: rows of ``audit_prune``, and the conditions that a range of a history has to meet.
 
-The sealer and whoever prunes ask the same questions, each for itself.  Imports model, ddl and SQLAlchemy.
+The sealer and whoever prunes ask the same questions, each for itself.  Imports model, ddl, proof and SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from ..ddl.backend import internal
 from ..model.history import AuditedTable, Trail
+from ..proof.schema import Descriptor
 from .database import CatalogDatabase
 
 ASKED: Final = "sa_audit.prune"
@@ -107,6 +108,13 @@ def read_prunes(connection: Connection, trail: Trail, place: str | None = None) 
         )
         for row in internal(connection, statement).mappings()
     ]
+
+
+def prune_of(connection: Connection, trail: Trail, descriptor: Descriptor, row: int) -> Prune | None:
+    """Give the prune by which a sealed row may be gone, or None; what ``audit_prune`` says is taken as it is."""
+    place = f"{descriptor.schema}.{descriptor.name}" if descriptor.schema else descriptor.name
+    found = (each for each in read_prunes(connection, trail, place) if each.first <= row <= each.last)
+    return next(found, None)
 
 
 def anchored_size(connection: Connection, trail: Trail) -> int:
