@@ -44,6 +44,7 @@ TITLES: Final = {
     "audit_block": "the sealed log: its leaves, in blocks",
     "audit_sealed": "the sealed log: which rows are in which block",
     "audit_checkpoint": "the sealed log: its signed checkpoints",
+    "audit_prune": "the sealed log: which rows may be pruned",
 }
 """What a migration says above each fixed table."""
 

@@ -241,9 +241,10 @@ class Sealer:
         table = trail.checkpoint
         connection.rollback()
         with connection.begin(), self.database.pinned(connection):
-            known = connection.scalar(sa.select(table.c.id).where(table.c.size == state.size).limit(1))
-        return known is not None and all(
-            anchor.uri in state.anchors and state.anchors[anchor.uri].size == state.size for anchor in self.anchors
+            noted = connection.scalars(sa.select(table.c.anchor).where(table.c.size == state.size).distinct()).all()
+        return bool(noted) and all(
+            anchor.uri in state.anchors and state.anchors[anchor.uri].size == state.size and anchor.uri in noted
+            for anchor in self.anchors
         )
 
     def _note(
@@ -264,9 +265,10 @@ class Sealer:
         failed: list[AnchorUnavailable] = []
         for anchor in self.anchors:
             known = state.anchors.get(anchor.uri)
-            if known is not None and known.size == checkpoint.size:
-                continue
             try:
+                if known is not None and known.size == checkpoint.size:
+                    self._note_again(connection, trail, anchor, checkpoint)
+                    continue
                 prove = partial(self._prove, connection, trail, checkpoint.size)
                 anchored: Anchored = anchor.put(checkpoint, prove=prove)
             except AnchorUnavailable as error:
@@ -279,6 +281,12 @@ class Sealer:
             self._note(connection, trail, anchored.checkpoint, (anchor.uri, anchored.token))
         if failed:
             raise failed[0]
+
+    def _note_again(self, connection: Connection, trail: Trail, anchor: Anchor, checkpoint: Checkpoint) -> None:
+        """Write down what an anchor took, as it was killed before; a prune waits for that."""
+        last = anchor.latest()
+        if last is not None and (last.checkpoint.size, last.checkpoint.root) == (checkpoint.size, checkpoint.root):
+            self._note(connection, trail, last.checkpoint, (anchor.uri, last.token))
 
     def _prove(self, connection: Connection, trail: Trail, size: int, old: int) -> Sequence[Digest]:
         """Give the proof, which a witness asks for, that the log of an older size is the beginning of this one."""

@@ -20,4 +20,4 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clinic(engine: sa.Engine, tmp_path: Path, capture: str) -> Clinic:
     """A clinic of the test's own."""
-    return Clinic(declare(), engine, tmp_path)
+    return Clinic(declare(), engine, tmp_path).create()

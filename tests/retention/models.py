@@ -25,13 +25,14 @@ KEEP = dt.timedelta(days=730)
 WHO = {"actor": "archivist", "reason": "two years are over"}
 
 
-def clinic(*, hold: bool = True, partition: Any = None, base_options: dict[str, Any] | None = None) -> Any:
+def clinic(*, retention: bool = True, partition: Any = None, configured: bool = True) -> Any:
     """Give the base of patients, whose history is kept for two years unless a legal hold names them, and of wards."""
 
     class Base(DeclarativeBase):
         pass
 
-    sa_audit.configure(Base, testing=True, **(base_options or {}))
+    if configured:
+        sa_audit.configure(Base, testing=True)
 
     class LegalHold(Base):
         __tablename__ = "legal_hold"
@@ -42,9 +43,9 @@ def clinic(*, hold: bool = True, partition: Any = None, base_options: dict[str, 
         __tablename__ = "patient"
         __audit__ = AuditOptions(
             partition=partition,
-            retention=Retention(
-                keep=KEEP, hold=(lambda: Patient.id.in_(sa.select(LegalHold.patient_id))) if hold else None
-            ),
+            retention=Retention(keep=KEEP, hold=lambda: Patient.id.in_(sa.select(LegalHold.patient_id)))
+            if retention
+            else None,
         )
 
         id: Mapped[int] = mapped_column(primary_key=True)
@@ -90,7 +91,11 @@ class Clinic:
 
     def __post_init__(self) -> None:
         self.signer = Signer.generate(ORIGIN)
+
+    def create(self) -> Clinic:
+        """Create the models' tables."""
         self.base.metadata.create_all(self.engine)
+        return self
 
     @property
     def trail(self) -> Trail:
