@@ -42,11 +42,16 @@ def test_a_model_gets_a_retention(database: Database, engine: sa.Engine, tmp_pat
     project.metadata = base.metadata
     text = project.migrate()
     assert "audit_prune" in text
+    project.downgrade()
+    project.upgrade()
+    project.check()
     assert drift(engine, base) == []
     place.seal()
     assert place.prune_wholly().erased == 2
     place.seal()
     assert place.verify().findings == ()
+    with pytest.raises(sa.exc.DBAPIError, match="audit_prune"):
+        project.downgrade()
 
 
 def test_created_and_migrated_alike(database: Database, engine: sa.Engine, tmp_path: Path) -> None:
