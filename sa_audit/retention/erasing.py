@@ -82,13 +82,19 @@ class Erasing:
         erased = sum(count for _name, count in dropped)
         open_: list[tuple[Prune, list[int], bool]] = []
         rows = 0
-        for part in self._parts(ready):
+        for part in self._parts(self._left(ready) if dropped else ready):
             open_.append(part)
             rows += len(part[1])
             if rows >= self.batch:
                 erased += self._delete(open_)
                 open_, rows = [], 0
         return erased + (self._delete(open_) if open_ else 0), tuple(name for name, _count in dropped)
+
+    def _left(self, ready: Sequence[Prune]) -> list[Prune]:
+        """Give the ranges in which rows still stand."""
+        history = self.audited.history
+        with self.engine.connect() as connection:
+            return [each for each in ready if _first(connection, history, each.first, each.last) is not None]
 
     def _require_leaf(self, connection: Connection, prune: Prune) -> None:
         block = block_of_leaf(connection, self.audited.trail, prune.leaf)
