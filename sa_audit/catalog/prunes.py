@@ -74,6 +74,7 @@ class Request:
     reason: str
     before: dt.datetime
     at: dt.datetime
+    db_user: str | None
 
 
 def place_text(connection: Connection, database: CatalogDatabase, history: sa.Table) -> str:
@@ -125,7 +126,7 @@ def anchored_size(connection: Connection, trail: Trail) -> int:
 
 
 def requests(connection: Connection, database: CatalogDatabase, trail: Trail) -> list[Request]:
-    """Give the requests since the last one that was fulfilled, the newest of each history.
+    """Give what members of the owner asked for since the last that was fulfilled, the newest request of each history.
 
     Args:
         connection: in a transaction.
@@ -137,7 +138,7 @@ def requests(connection: Connection, database: CatalogDatabase, trail: Trail) ->
         return []
     fulfilled = sa.select(sa.func.max(prune.c.request)).scalar_subquery()
     statement = (
-        sa.select(event.c.audit_id, event.c.audit_at, event.c.data, entry.c.actor, entry.c.reason)
+        sa.select(event.c.audit_id, event.c.audit_at, event.c.data, entry.c.actor, entry.c.reason, entry.c.db_user)
         .join(entry, entry.c.id == event.c.audit_tx)
         .where(event.c.action == ASKED, event.c.audit_id > sa.func.coalesce(fulfilled, -1))
         .order_by(event.c.audit_id)
@@ -145,7 +146,7 @@ def requests(connection: Connection, database: CatalogDatabase, trail: Trail) ->
     found: dict[str, Request] = {}
     for row in internal(connection, statement):
         request = _request(row)
-        if request is not None:
+        if request is not None and is_of_owner(connection, trail, request.db_user):
             found[request.table] = request
     return sorted(found.values(), key=lambda request: request.id)
 
@@ -170,9 +171,27 @@ def _request(row: Any) -> Request | None:
                 reason=row.reason or "",
                 before=dt.datetime.fromisoformat(before),
                 at=row.audit_at,
+                db_user=row.db_user,
             )
     return None
 
+
+def is_of_owner(connection: Connection, trail: Trail, account: str | None) -> bool:
+    """Tell whether an account, which left a request, is a member of the owner's role, where there are roles.
+
+    Who asked is the database's word; the application may write events, and could name them like the library's own.
+    """
+    roles = trail.configuration.roles
+    if roles is None or connection.dialect.name != "postgresql":
+        return True
+    asked = {"account": account, "owner": roles.owner}
+    return bool(internal(connection, sa.text(_MEMBER), asked).scalar())
+
+
+_MEMBER: Final = (
+    "SELECT EXISTS (SELECT FROM pg_roles AS r JOIN pg_roles AS o ON o.rolname = :owner"
+    " WHERE r.rolname = :account AND pg_has_role(r.oid, o.oid, 'MEMBER'))"
+)
 
 # -- what a range has to meet ----------------------------------------------------------------
 

@@ -48,7 +48,8 @@ class Retention:
         keep: Any = self.keep
         if not isinstance(keep, dt.timedelta) or keep <= dt.timedelta(0):
             raise ConfigurationError(f"Retention(keep={self.keep!r}): give a datetime.timedelta above zero")
-        if self.hold is not None and not callable(self.hold) and not isinstance(self.hold, sa.ColumnElement):
+        condition = isinstance(self.hold, sa.ColumnElement) or hasattr(self.hold, "__clause_element__")
+        if self.hold is not None and not callable(self.hold) and not condition:
             raise ConfigurationError(
                 f"Retention(hold={self.hold!r}): give a condition on the model's columns, or a function that gives it"
             )

@@ -25,7 +25,8 @@ def held_rows(audited: AuditedTable) -> Condition | None:
     hold = audited.options.retention.hold if audited.options.retention is not None else None
     if hold is None:
         return None
-    condition = hold() if callable(hold) else hold
+    condition = hold() if callable(hold) and not hasattr(hold, "__clause_element__") else hold
+    condition = condition.__clause_element__() if hasattr(condition, "__clause_element__") else condition
     if not isinstance(condition, sa.ColumnElement):
         raise ConfigurationError(
             f"the hold of {audited.table.fullname} gives {condition!r}: give a condition on the model's columns"

@@ -24,6 +24,7 @@ from ..ddl.events import schemas_of
 from ..errors import IntegrityFinding
 from ..model import AuditedTable
 from ..proof.entries import PruneEntry, decode_entry
+from .planning import is_held
 
 BATCH: Final = 20_000
 """How many rows a transaction deletes at the most."""
@@ -78,11 +79,12 @@ class Erasing:
         with self.engine.connect() as connection:
             for each in ready:
                 self._require_leaf(connection, each)
-        dropped = self._partitions(ready)
+            kept = self.held(connection, ready)
+        dropped = self._partitions(ready, kept)
         erased = sum(count for _name, count in dropped)
         open_: list[tuple[Prune, list[int], bool]] = []
         rows = 0
-        for part in self._parts(self._left(ready) if dropped else ready):
+        for part in self._parts(self._left(ready) if dropped else ready, kept):
             open_.append(part)
             rows += len(part[1])
             if rows >= self.batch:
@@ -113,7 +115,28 @@ class Erasing:
 
     # -- rows ------------------------------------------------------------------------------
 
-    def _parts(self, ready: Sequence[Prune]) -> Iterator[tuple[Prune, list[int], bool]]:
+    def held(self, connection: Connection, ready: Sequence[Prune]) -> set[int]:
+        """Give the rows of ranges that a hold keeps by now, and the truncates behind them."""
+        rows = self.audited.history.alias("r")
+        condition = is_held(connection, self.audited, rows)
+        if condition is None:
+            return set()
+        within = [rows.c.audit_id.between(each.first, each.last) for each in ready]
+        kept = {row for each in within for row in _ids(connection, rows, sa.and_(each, condition))}
+        if kept:
+            emptied = sa.and_(rows.c.audit_op == "T", rows.c.audit_id > min(kept))
+            kept.update(row for each in within for row in _ids(connection, rows, sa.and_(each, emptied)))
+        return kept
+
+    def count(self, connection: Connection, ready: Sequence[Prune]) -> int:
+        """Give how many rows would go."""
+        rows = self.audited.history.alias("r")
+        kept = self.held(connection, ready)
+        there = sa.select(sa.func.count()).select_from(rows)
+        standing = (there.where(rows.c.audit_id.between(each.first, each.last)) for each in ready)
+        return sum(int(internal(connection, each).scalar_one()) for each in standing) - len(kept)
+
+    def _parts(self, ready: Sequence[Prune], kept: set[int]) -> Iterator[tuple[Prune, list[int], bool]]:
         """Yield the rows that have to go, some at a time, and whether they are all between the first and the last."""
         for prune in ready:
             fold = RangeFold(prune.first, prune.last, prune.leaf)
@@ -125,7 +148,7 @@ class Erasing:
                 ids = sealed[start : start + self.batch]
                 with self.engine.connect() as connection:
                     there = _present(connection, self.audited.history, ids[0], ids[-1])
-                own = set(ids)
+                own = set(ids) - kept
                 left = [row for row in there if row in own]
                 if left:
                     yield prune, left, len(left) == len(there)
@@ -159,7 +182,7 @@ class Erasing:
 
     # -- partitions ------------------------------------------------------------------------
 
-    def _partitions(self, ready: Sequence[Prune]) -> list[tuple[str, int]]:
+    def _partitions(self, ready: Sequence[Prune], kept: set[int]) -> list[tuple[str, int]]:
         """Drop the partitions of which every row is in a range and has its leaf; give their names and sizes."""
         if not self.audited.partitioned or self.engine.dialect.name != "postgresql" or not ready:
             return []
@@ -167,7 +190,8 @@ class Erasing:
             found = next(
                 (one for one in read_partitions(connection, self.audited.trail) if one.audited is self.audited), None
             )
-            whole = [prune for prune in ready if self._is_whole(connection, prune)]
+            free = (each for each in ready if not any(each.first <= row <= each.last for row in kept))
+            whole = [prune for prune in free if self._is_whole(connection, prune)]
         dropped = []
         for part in found.partitions or () if found is not None else ():
             count = self._drop(part.name, whole) if whole and not part.default else 0
@@ -228,8 +252,11 @@ def _first(connection: Connection, history: sa.Table, first: int, last: int) -> 
 
 
 def _present(connection: Connection, history: sa.Table, first: int, last: int) -> list[int]:
-    statement = sa.select(history.c.audit_id).where(history.c.audit_id.between(first, last))
-    return sorted(internal(connection, statement).scalars())
+    return sorted(_ids(connection, history, history.c.audit_id.between(first, last)))
+
+
+def _ids(connection: Connection, rows: Any, condition: sa.ColumnElement[bool]) -> list[int]:
+    return list(internal(connection, sa.select(rows.c.audit_id).where(condition)).scalars())
 
 
 def _run(connection: Connection, sql: str) -> Any:

@@ -151,6 +151,8 @@ class _Run:
     def look(self) -> Pruned:
         """Say what is due."""
         ready, waiting, cutoff = self._standing()
+        with self.engine.connect() as connection:
+            going = self.erasing.count(connection, ready)
         found = self._plan(carrying=True)
         return Pruned(
             table=self.audited.table.fullname,
@@ -159,7 +161,7 @@ class _Run:
             held=found.held,
             asked=0 if waiting else found.rows,
             waiting=waiting,
-            erased=sum(each.count for each in ready),
+            erased=going,
         )
 
     def go(self) -> Pruned:

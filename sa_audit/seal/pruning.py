@@ -18,7 +18,15 @@ from sqlalchemy.engine import Connection
 
 from ..catalog import CatalogDatabase, blocks, find_leaf
 from ..catalog.folding import RangeFold, fold_ranges
-from ..catalog.prunes import REQUESTED, Request, bound_of, newest_within, place_text, read_prunes, requests
+from ..catalog.prunes import (
+    REQUESTED,
+    Request,
+    bound_of,
+    newest_within,
+    place_text,
+    read_prunes,
+    requests,
+)
 from ..model.history import AuditedTable, Trail
 from ..proof.entries import IncarnationEntry, PruneEntry, decode_entry
 from .state import State

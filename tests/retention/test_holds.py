@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import sa_audit
 from sa_audit import Audited, AuditOptions, Encrypt, Retention
 from sa_audit.model import complete
+from sa_audit.model.holds import held_rows
 from sa_audit.privacy import KeyRing
 from sa_audit.retention import planning
 
@@ -55,6 +56,38 @@ def test_a_hold_that_ends(clinic: Clinic) -> None:
     assert all(one.last_row < other.first_row for one, other in itertools.pairwise(ranges))
     clinic.seal()
     assert clinic.verify().findings == ()
+
+
+def test_a_hold_that_comes_late(clinic: Clinic) -> None:
+    """After the rows were asked for, even after they were granted: what it names stays, and goes once it has ended."""
+    clinic.write((1, "Ann"), (2, "Bob"), (1, "Ann Lee"), (2, None))
+    clinic.seal()
+    keep_only(clinic.base)
+    assert clinic.prune().asked == 4
+    clinic.seal()
+    clinic.hold(2)
+    (planned,) = sa_audit.prune(clinic.engine, dry_run=True, metadata=clinic.base)
+    assert planned.erased == 2
+    assert clinic.prune().erased == 2
+    assert clinic.rows() == [(2, "I", "Bob"), (2, "D", "Bob"), (1, "B", "Ann Lee")]
+    clinic.seal()
+    assert clinic.verify().findings == ()
+    with Session(clinic.engine) as session:
+        session.execute(sa.delete(clinic.base.hold))
+        session.commit()
+    assert clinic.prune().erased == 2
+    clinic.seal()
+    assert clinic.verify().findings == ()
+
+
+def test_an_attribute_is_a_condition(clinic: Clinic) -> None:
+    """A column that is true by itself needs nothing around it."""
+    from dataclasses import replace
+
+    audited = next(iter(complete(clinic.base.metadata).audited.values()))  # type: ignore[union-attr]
+    for hold in (clinic.base.patient.ward, lambda: clinic.base.patient.ward):
+        audited.options = replace(audited.options, retention=Retention(keep=dt.timedelta(days=1), hold=hold))
+        assert str(held_rows(audited)) == "patient.ward"
 
 
 def test_a_row_that_was_held_under_another_value(clinic: Clinic) -> None:

@@ -91,11 +91,25 @@ PRUNE = (
 FORGERIES = {PRUNE: "permission denied", f"DELETE FROM {PLACE}": "permission denied"}
 
 
+def forge(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the application leave the event by which the owner asks, for a range that is due, as the owner would."""
+    data = {"history": PLACE, "ranges": [[1, 1]], "rows": 1, "policy": "p", "before": "2020-01-01T00:00:00+00:00"}
+    monkeypatch.setattr("sa_audit.capture.events.OWN_ACTIONS", "nothing.")
+    with sa_audit.context(**WHO), Session(secured.application) as session:
+        sa_audit.record(session, "sa_audit.prune", data=data, base=secured.base)
+        session.commit()
+    monkeypatch.undo()
+
+
 @pytest.mark.only_on("postgresql")
 @pytest.mark.every_server
 @pytest.mark.needs("roles")
 def test_each_role_does_its_part(
-    secured: Secured, tmp_path: Path, connect_as: Callable[[sa.URL], sa.Engine], database: Database
+    secured: Secured,
+    tmp_path: Path,
+    connect_as: Callable[[sa.URL], sa.Engine],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The owner's member asks and deletes, the sealer grants and can't delete, and the application does neither."""
     sealer = f"{database.role_prefix}sealacc"
@@ -109,6 +123,11 @@ def test_each_role_does_its_part(
             connection.exec_driver_sql(statement, execution_options={"sa_audit_internal": True})
     clinic.engine = connect_as(database.url.set(username=sealer))
     clinic.seal()
+    forge(secured, monkeypatch)
+    clinic.seal()
+    assert clinic.seal() is None
+    with secured.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM trail.audit_prune")) == 0
     with sa_audit.context(**WHO):
         (asked,) = sa_audit.prune(secured.migrator, metadata=base)
     assert (asked.carried, asked.asked) == (2, 3)
