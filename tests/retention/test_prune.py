@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sa_audit import Retention
 from sa_audit.proof import Checkpoint, Policy, Proof
 
 from .models import WHO, Clinic, audited_of, keep_only
+from .models import clinic as declare
 
 CARRIED = [(2, "B", "Bob"), (1, "B", "Ann Lee")]
 
@@ -331,3 +333,20 @@ def test_no_model_has_a_retention(clinic: Clinic) -> None:
     audited.options = replace(audited.options, retention=None)
     with pytest.raises(sa_audit.ConfigurationError, match="no model has a retention"):
         clinic.prune()
+
+
+@pytest.mark.needs("schemas")
+def test_a_trail_in_a_schema_of_its_own(engine: sa.Engine, other_schema: str, tmp_path: Path) -> None:
+    """Guards and ranges name the history with its schema."""
+    base = declare(configured=False)
+    sa_audit.configure(base, schema=other_schema, testing=True)
+    clinic = Clinic(base, engine, tmp_path).create()
+    clinic.write((1, "Ann"), (1, "Ann Lee"))
+    clinic.seal()
+    keep_only(base)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"):
+        clinic.run(f"DELETE FROM {other_schema}.{clinic.history.name}")
+    assert clinic.prune_wholly().erased == 2
+    clinic.seal()
+    assert clinic.verify().findings == ()
+    assert clinic.names(clinic.now()) == {1: "Ann Lee"}
