@@ -36,9 +36,11 @@ from .errors import (
     ErasedValue,
     IntegrityFinding,
     InvalidMoment,
+    LegalHold,
     MalformedProof,
     NotAudited,
     NotSealed,
+    PrunedHistory,
     ReadOnlyPast,
     ReasonRequired,
     SealerBusy,
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         transaction,
     )
     from .query.timetravel import as_of
+    from .retention import Pruned, prune
     from .verification import Finding, Report, prove, prove_consistency, verify
 
 __version__ = "0.1.0"
@@ -122,12 +125,15 @@ __all__ = [
     "Finding",
     "IntegrityFinding",
     "InvalidMoment",
+    "LegalHold",
     "MalformedProof",
     "Mask",
     "Masked",
     "NotAudited",
     "NotSealed",
     "Page",
+    "Pruned",
+    "PrunedHistory",
     "ReadOnlyPast",
     "Reader",
     "ReasonRequired",
@@ -156,6 +162,7 @@ __all__ = [
     "is_trail_table",
     "prove",
     "prove_consistency",
+    "prune",
     "readers",
     "reads",
     "rebase",
@@ -177,6 +184,7 @@ _LATER: Final = {
         "history_class readers reads reconcile restore revert trail transaction"
     ),
     ".query.timetravel": "as_of",
+    ".retention": "Pruned prune",
     ".verification": "Finding Report prove prove_consistency verify",
 }
 """What asks or proves, by where it is: loaded when first used, since a process that only records has no need of it."""

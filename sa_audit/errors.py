@@ -11,6 +11,8 @@
     ├── TrailNotEmpty            the history holds rows, so it is not dropped
     ├── NotAudited               there is no history of this: ask about something else
     ├── InvalidMoment            a moment that can't be travelled to: give another one
+    │   └── PrunedHistory        its history was pruned: give a later one, or look for an export
+    ├── LegalHold                the person's rows are held: end the hold first
     ├── ReadOnlyPast             the past can't be written: use restore() or revert()
     ├── Conflict                 later changes stand in the way of a revert
     ├── ErasedValue              the value's key was destroyed
@@ -64,6 +66,14 @@ class NotAudited(AuditError):
 
 class InvalidMoment(AuditError):
     """A moment that can't be travelled to: naive, unreadable, or before the records begin."""
+
+
+class PrunedHistory(InvalidMoment):
+    """What was asked about lies in a range of the history that was pruned."""
+
+
+class LegalHold(AuditError):
+    """A person whose rows are under a legal hold was to be erased."""
 
 
 class ReadOnlyPast(AuditError):

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "capture": {"model", "ddl", "privacy"},
     "query": {"model", "ddl", "privacy", "capture", "catalog", "proof"},
     "adoption": {"model", "ddl", "capture", "query"},
+    "retention": {"model", "ddl", "capture", "query", "adoption", "catalog", "proof"},
     "asyncio": {"query", "capture"},
     "testing": {"model", "ddl"},
     "proof": set(),

@@ -15,9 +15,10 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from ..ddl.backend import internal, noted_trails
-from ..errors import ConfigurationError, NotAudited
+from ..errors import ConfigurationError, LegalHold, NotAudited
 from ..model.declaration import complete
 from ..model.history import AuditedTable, Trail, known_trails, trail_of
+from ..model.holds import held_history, held_rows
 from . import clock
 from .context import current_context, require
 from .failing import fail_closed, missing_tables_named
@@ -63,6 +64,7 @@ def erase(session: Session, subject: Any, reason: str | None = None, *, base: An
 
     Raises:
         NotAudited: if there is no key of the person, or no model encrypts.
+        LegalHold: if the hold of any model's retention holds a row of the person, or of the history of one.
         ConfigurationError: if it is not clear which trail is meant.
         ActorRequired: if the configuration asks for an actor and there is none; likewise ``ReasonRequired``.
         CaptureMissing: if the database has no trail.
@@ -75,6 +77,7 @@ def erase(session: Session, subject: Any, reason: str | None = None, *, base: An
     configuration = trail.configuration
     require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason and said is None)
     connection = session.connection(bind_arguments={"clause": audited.table})
+    _refuse_held(connection, trail, str(subject))
     names = _destroy(connection, audited, str(subject), said)
     if not names:
         raise NotAudited(f"there is no key of {str(subject)!r}: nothing is encrypted for that person, or not any more")
@@ -136,6 +139,30 @@ def _rows_left(connection: Connection, trail: Trail, subject: str) -> list[str]:
             if count:
                 found.append(f"{count} rows of {audited.table.fullname} are there, with {column.name} = {subject!r}")
     return found
+
+
+def _refuse_held(connection: Connection, trail: Trail, subject: str) -> None:
+    """Refuse a person of whom any row, or any row of a history, is under a legal hold.
+
+    A hold names persons by the column that says whose data a row is.
+    """
+    for audited in trail.audited.values():
+        for column in audited.subjects:
+            asked = [(audited.table, column.source, held_rows(audited))]
+            if column.recorded is not None:
+                asked.append((audited.history, column.recorded, held_history(audited, audited.history)))
+            for table, subjects, condition in asked:
+                if condition is not None and _is_held(connection, table, subjects, subject, condition):
+                    raise LegalHold(
+                        f"{subject!r} is not erased: rows of {table.fullname} with {subjects.name} = {subject!r} are "
+                        f"under the legal hold of {audited.table.fullname}; erase once it has ended"
+                    )
+
+
+def _is_held(connection: Connection, table: sa.Table, subjects: sa.Column[Any], subject: str, condition: Any) -> bool:
+    same = sa.cast(subjects, sa.String(255)) == subject
+    query = sa.select(sa.literal(1)).select_from(table).where(same, condition).limit(1)
+    return internal(connection, query).first() is not None
 
 
 def _encrypting(session: Session, base: Any) -> AuditedTable:

@@ -325,5 +325,6 @@ from . import (  # noqa: E402 (their commands are added to those above)
     erasing,  # noqa: F401
     log_commands,  # noqa: F401
     partitions,  # noqa: F401
+    pruning,  # noqa: F401
     schema_commands,  # noqa: F401
 )

@@ -86,7 +86,7 @@ class RebaseResult:
         return plain(f"{self.state}: the next sealing says so in the log, and goes on")
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str = "--every") -> float:
     """Read a time such as ``2s``, ``500ms`` or ``5m``.
 
     Raises:
@@ -95,7 +95,7 @@ def seconds(text: str) -> float:
     match = _TIME.fullmatch(text)
     found = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
     if found <= 0:
-        raise WrongUsage(f"--every {text!r}: give a time such as 2s, 500ms or 5m")
+        raise WrongUsage(f"{option} {text!r}: give a time such as 2s, 500ms or 5m")
     return found
 
 

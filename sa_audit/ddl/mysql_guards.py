@@ -16,6 +16,7 @@ from ..model.history import Trail
 from ..model.names import short_name
 from .backend import MESSAGE, Backend, SchemaMap
 from .objects import TrailObject, spoken
+from .pruning import allowed, is_pruned, place_of
 
 IMPORTING = "sa_audit: an import of history is under way"
 
@@ -67,6 +68,8 @@ class MariaDBGuards(Backend):
         for event in ("UPDATE", "DELETE"):
             message = f"{MESSAGE}: {event} on {table.name} refused"[:128].replace("'", "''")
             bodies[event] = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'"
+        if is_pruned(table):
+            bodies["DELETE"] = self._prune_body(table, trail, schemas, default_schema, bodies["DELETE"])
         if table is trail.transaction:
             bodies["INSERT"] = self._transaction_body(trail, schemas)
         elif table not in trail.fixed:
@@ -155,6 +158,15 @@ END"""
         SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: history row without its transaction';
     END IF;
 END"""
+
+    def _prune_body(
+        self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None, refuse: str
+    ) -> str:
+        own, other = (schemas.get(entry.schema, entry.schema) for entry in (trail.transaction, table))
+        home = f"{self.quote(default_schema)}." if own is None and other is not None and default_schema else ""
+        names = (f"{home}{self._beside(trail, schemas, name)}" for name in ("audit_prune", "audit_checkpoint"))
+        passing = allowed(self.literal(place_of(table, schemas)), *names, indent="    ")
+        return f"BEGIN\n    IF NOT {passing} THEN\n        {refuse};\n    END IF;\nEND"
 
     # -- state ---------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from .postgresql_functions import (
     trigger_definition,
 )
 from .postgresql_partitions import AHEAD, making, partitions_function, partitions_object, stem_of, unguarded
+from .pruning import PRUNE_GUARD, is_pruned, prune_guard_function
 
 
 class PostgreSQLGuards(Backend):
@@ -37,6 +38,9 @@ class PostgreSQLGuards(Backend):
             "sa_audit_transaction_v1": transaction_function(schema, table),
             "sa_audit_history_v1": history_function(schema, table),
         }
+        if trail.prune is not None:
+            names = (f"{schema}.{self.quote(name)}" for name in ("audit_prune", "audit_checkpoint"))
+            texts[PRUNE_GUARD] = prune_guard_function(schema, *names)
         found = [
             TrailObject(
                 kind="function",
@@ -78,7 +82,8 @@ class PostgreSQLGuards(Backend):
         self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
     ) -> list[TrailObject]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
-        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", "sa_audit_guard_v1", 27)
+        refusing = PRUNE_GUARD if is_pruned(table) else "sa_audit_guard_v1"
+        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", refusing, 27)
         truncate = ("BEFORE TRUNCATE", "FOR EACH STATEMENT", "sa_audit_guard_v1", 34)
         objects = [
             self._trigger("sa_audit_guard_row", table, trail, (schemas, default_schema), *row, always=True),

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from ..model.history import Trail
 from .backend import MESSAGE, OWN, Backend, SchemaMap, Target
 from .objects import TrailObject, spoken
+from .pruning import allowed, is_pruned, place_of
 
 _NEWEST = (
     "SELECT coalesce(n.first_id, n.id) AS first, n.recorded_at FROM audit_transaction AS n ORDER BY n.id DESC LIMIT 1"
@@ -49,9 +50,10 @@ class SQLiteGuards(Backend):
             event: f"BEGIN\n    SELECT RAISE(ABORT, '{MESSAGE}: {event} on {said} refused');\nEND"
             for event in ("UPDATE", "DELETE", "REPLACE")
         }
+        passing = f"\nWHEN NOT {allowed(self.literal(place_of(table, schemas)))}" if is_pruned(table) else ""
         bodies = {
             "guard_update": f"BEFORE UPDATE ON {bare}\n{refuse['UPDATE']}",
-            "guard_delete": f"BEFORE DELETE ON {bare}\n{refuse['DELETE']}",
+            "guard_delete": f"BEFORE DELETE ON {bare}{passing}\n{refuse['DELETE']}",
             "guard_replace": (
                 f"BEFORE INSERT ON {bare}\nWHEN EXISTS (SELECT 1 FROM {bare} WHERE {same})\n{refuse['REPLACE']}"
             ),

@@ -40,6 +40,7 @@ SIGNATURES: Final = (
     frozenset({"number", "first_leaf", "leaves", "entries", "tiles"}),
     frozenset({"block", "table_id", "first_row", "last_row", "leaves"}),
     frozenset({"id", "size", "note", "anchor", "token", "recorded_at"}),
+    frozenset({"leaf", "table_name", "first_row", "last_row", "row_count", "root", "request"}),
     frozenset({"said_at", "entry", "first_id", "replaced", "on_behalf_of"}),
 )
 """Columns by which a reflected table of a trail is known: those of a history, of the fixed tables, and of

@@ -44,6 +44,7 @@ TITLES: Final = {
     "audit_block": "the sealed log: its leaves, in blocks",
     "audit_sealed": "the sealed log: which rows are in which block",
     "audit_checkpoint": "the sealed log: its signed checkpoints",
+    "audit_prune": "the sealed log: which rows may be pruned",
 }
 """What a migration says above each fixed table."""
 
@@ -147,19 +148,24 @@ class Comparison:
         guards = [entry for table in present for entry in self.script.objects_of(table, self.trail)]
         needed = [entry for entry in shared if self.script.key(entry) not in self.objects]
         lacking = [entry for entry in guards if self.script.key(entry) not in self.objects]
-        if needed and not missing:
+        replaced = [entry for entry in guards if self._is_another(entry)]  # they may use what is needed
+        if needed and (replaced or not missing):
             needed, lacking = [], [*needed, *lacking]
         if lacking:
             result.changes.append(CreateObjects("guards that are missing", lacking))
         for entry in [*shared, *guards]:
             former = self.objects.get(self.script.key(entry))
-            if former is not None and former.definition != entry.definition:
+            if former is not None and self._is_another(entry):
                 result.changes.append(ReplaceObject(former, entry))
                 result.changes += self._guarded_again(entry, guards)
         self._unexpected(present, guards, result)
         if missing:
             parts = [self._part(table) for table in missing]
             result.created.append(CreateTrail(self.script, self.trail, needed, parts))
+
+    def _is_another(self, entry: TrailObject) -> bool:
+        former = self.objects.get(self.script.key(entry))
+        return former is not None and former.definition != entry.definition
 
     def _guarded_again(self, changed: TrailObject, guards: list[TrailObject]) -> Iterator[CreateObjects]:
         """Give what puts up the guards of a history's partitions again, after one of its own has changed."""

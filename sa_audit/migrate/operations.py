@@ -14,6 +14,7 @@ from alembic.operations import ops
 
 from ..ddl import TrailObject
 from ..model.history import AuditedTable, Trail
+from ..model.log import PRUNE
 from ..model.names import short_name
 from ..model.tables import BASELINE_BEGUN
 from .script import Note, Script
@@ -178,7 +179,9 @@ class DropTrail(TrailOperation):
         histories = [part for part in parts if part.source is not None]
         entries = next((part.table for part in parts if part.table.name == self.created.trail.transaction.name), None)
         yield from map(ExecuteText, script.lock([part.source for part in histories if part.source is not None]))
-        yield from map(ExecuteText, script.refuse([part.table for part in histories], entries))
+        kept = [*(part.table for part in histories), *(part.table for part in parts if part.table.name == PRUNE)]
+        if kept or entries is not None:
+            yield from map(ExecuteText, script.refuse(kept, entries))
         for part in reversed(parts):
             yield ops.DropTableOp(part.table.name, schema=part.table.schema)
         for entry in reversed(self.created.objects):

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Dialect
 from ..ddl import Backend, TrailObject, backend_for
 from ..ddl.objects import Kind, dropped, spoken, statements
 from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.log import PRUNE
 from .text import wrapped
 
 Place = tuple[str | None, str]
@@ -207,9 +208,13 @@ class Script(ABC):
         """Give the statements that fail if any of the tables holds more than a baseline.
 
         Args:
-            histories: history tables.
+            histories: history tables, and ``audit_prune``, which has to hold nothing at all.
             entries: ``audit_transaction``, if that is to go too.
         """
+
+    def recorded(self, table: sa.Table) -> str:
+        """Give the WHERE, if there is one, that finds what of a table is recorded for good."""
+        return "" if table.name == PRUNE else " WHERE audit_op <> 'B'"
 
     @abstractmethod
     def baseline(self, tables: Sequence[AuditedTable], reason: str) -> list[str]:

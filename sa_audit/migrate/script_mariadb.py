@@ -98,7 +98,7 @@ class MariaDBScript(Script):
     def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
         """Signal in a compound statement."""
         tests = [
-            (history.fullname, f"EXISTS (SELECT 1 FROM {self.name_of(history)} WHERE audit_op <> 'B')")
+            (history.fullname, f"EXISTS (SELECT 1 FROM {self.name_of(history)}{self.recorded(history)})")
             for history in histories
         ]
         if entries is not None:

@@ -146,7 +146,7 @@ class PostgreSQLScript(Script):
     def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
         """Raise in a DO block."""
         tests = [
-            (history.fullname, f"EXISTS (SELECT FROM {self.name_of(history)} WHERE audit_op <> 'B')")
+            (history.fullname, f"EXISTS (SELECT FROM {self.name_of(history)}{self.recorded(history)})")
             for history in histories
         ]
         if entries is not None:

@@ -105,7 +105,7 @@ class SQLiteScript(Script):
     def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
         """Count into a temporary table whose check is named by what it says."""
         counts = [
-            (history.fullname, f"SELECT count(*) FROM {self.name_of(history)} WHERE audit_op <> 'B'")
+            (history.fullname, f"SELECT count(*) FROM {self.name_of(history)}{self.recorded(history)}")
             for history in histories
         ]
         if entries is not None:

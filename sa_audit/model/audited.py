@@ -141,6 +141,13 @@ class AuditedTable:
             known = self.memo["protected_reads"] = [*self.protected, *subjects]
         return known
 
+    @property
+    def subjects(self) -> list[RecordedColumn]:
+        """The recorded columns that say whose data a row is: those of the policies, and that of the options."""
+        found = [self.subject_of(column) for column in self.encrypted]
+        found += [each for each in self.columns if each.name == self.options.subject and each.policy is None]
+        return list(dict.fromkeys(found))
+
     def subject_of(self, column: RecordedColumn) -> RecordedColumn:
         """Give the column that says whose value an encrypted one is.
 

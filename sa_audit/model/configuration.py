@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -20,15 +20,39 @@ Reads = Literal[False, True, "durable", "relaxed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long the history of a model is kept.  Declared here; pruning is not in this release.
+    """How long the history of a model is kept: :func:`sa_audit.prune` takes away what is older.
+
+    ::
+
+        AuditOptions(
+            retention=Retention(keep=timedelta(days=730), hold=lambda: Patient.id.in_(select(LegalHold.patient_id)))
+        )
+
+    A hold is asked of each row as it is, and of each row of its history as it was then.  Where any of them answers
+    yes, nothing of that row's history is pruned, also if the row itself is deleted; and a person whose rows are held
+    is not erased.
 
     Args:
-        keep: the time after which a row may be pruned.
-        hold: a predicate whose rows are kept regardless.
+        keep: the time after which a row of the history may be pruned.
+        hold: a condition on the model's own columns (further tables by subqueries), or a function that gives it, which
+            may name the model before it is there; None if nothing is ever held.
+
+    Raises:
+        ConfigurationError: for a ``keep`` that is no time, or none above zero.
     """
 
     keep: dt.timedelta
-    hold: Any = None
+    hold: Any = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        keep: Any = self.keep
+        if not isinstance(keep, dt.timedelta) or keep <= dt.timedelta(0):
+            raise ConfigurationError(f"Retention(keep={self.keep!r}): give a datetime.timedelta above zero")
+        condition = isinstance(self.hold, sa.ColumnElement) or hasattr(self.hold, "__clause_element__")
+        if self.hold is not None and not callable(self.hold) and not condition:
+            raise ConfigurationError(
+                f"Retention(hold={self.hold!r}): give a condition on the model's columns, or a function that gives it"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +65,7 @@ class AuditOptions:
             ``"relaxed"`` does not wait for the disk (on PostgreSQL; elsewhere it is the same).
         attempts: leave a durable event of each transaction with changes of the model that is rolled back.
         subject: the column that says whose data a row is, for ``Encrypt()`` columns that don't say it themselves.
-        retention: how long the history is kept (not in this release).
+        retention: how long the history is kept, see :class:`Retention`; None keeps all of it for ever.
         partition: ``"month"`` to have PostgreSQL keep the history in partitions, one for each month of UTC; on other
             databases it changes nothing.
         fk_indexes: index the columns of every foreign key in the history, so that a lazy load in the past is fast.
@@ -70,10 +94,8 @@ class AuditOptions:
             raise ConfigurationError(f"AuditOptions(attempts={self.attempts!r}): give True or False")
         if self.subject is not None and not is_name(self.subject):
             raise ConfigurationError(f"AuditOptions(subject={self.subject!r}): give the name of a column")
-        if self.retention is not None:
-            raise ConfigurationError(
-                f"AuditOptions(retention={self.retention!r}) is not in this release of sa_audit: leave it out"
-            )
+        if self.retention is not None and not isinstance(self.retention, Retention):
+            raise ConfigurationError(f"AuditOptions(retention={self.retention!r}): give sa_audit.Retention(keep=...)")
         _check_partition(self.partition, "AuditOptions")
         if self.history_table is not None and not self.history_table:
             raise ConfigurationError("AuditOptions(history_table=''): give a name, or leave it out")

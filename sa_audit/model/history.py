@@ -17,7 +17,7 @@ from sqlalchemy import orm
 from ..errors import ConfigurationError, NotAudited
 from .audited import AUDITED, RESERVED, AuditedTable, RecordedColumn
 from .configuration import AuditOptions, Configuration
-from .log import FIXED, clear_the_way
+from .log import FIXED, clear_the_way, prune_table
 from .records import access_row_table, access_table, event_table, key_table, person_key_table
 from .tables import TRAIL_TABLE, history_sequence
 from .types import plain_type
@@ -72,6 +72,7 @@ class Trail:
         self.key: sa.Table | None = None
         self.person_key: sa.Table | None = None
         self.secrets: Any = None
+        self.prune: sa.Table | None = None
 
     def _record_table(self, make: Callable[[sa.MetaData, str | None, sa.Sequence], sa.Table]) -> sa.Table:
         table = make(self.metadata, self.transaction.schema, self.sequence)
@@ -97,6 +98,14 @@ class Trail:
             self.key = self._record_table(key_table)
             self.person_key = person_key_table(self.metadata, self.transaction.schema)
             self.person_key.info[TRAIL] = self
+
+    def watch_prunes(self) -> None:
+        """Make the table of what may be pruned, once a model has a retention."""
+        if self.prune is None:
+            self.prune = prune_table(self.metadata, self.transaction.schema)
+            self.prune.add_is_dependent_on(self.transaction)  # whose guards it shares
+            self.prune.info[TRAIL] = self
+            self.fixed = (*self.fixed, self.prune)
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
@@ -124,6 +133,8 @@ class Trail:
         self.audited[table] = audited
         if audited.options.reads:
             self.watch_reads()
+        if audited.options.retention is not None:
+            self.watch_prunes()
         if audited.options.attempts and audited.by_trigger:
             raise ConfigurationError(
                 f"{table.fullname} is recorded by triggers, whose work a rollback undoes, so "

@@ -73,6 +73,35 @@ def checkpoint_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
     )
 
 
+def prune_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
+    """Give ``audit_prune``: which rows of a history may go, each range as a leaf of the log says it.
+
+    ``leaf`` is the index of that leaf, ``table_name`` the history's name with its schema, ``request`` the event of
+    ``audit_event`` that asked for it.  All rows of the range were recorded before ``recorded_before``, and from
+    ``whole_since`` on every moment of the table can be travelled to.
+    """
+    return _table(
+        metadata,
+        schema,
+        PRUNE,
+        sa.Column("leaf", BigId, primary_key=True, autoincrement=False),
+        sa.Column("table_name", PlaceName, nullable=False),
+        sa.Column("first_row", BigId, nullable=False),
+        sa.Column("last_row", BigId, nullable=False),
+        sa.Column("row_count", BigId, nullable=False),
+        sa.Column("root", sa.String(64), nullable=False),
+        sa.Column("policy", sa.Text(), nullable=False),
+        sa.Column("approver", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("request", BigId, nullable=False),
+        sa.Column("recorded_before", UTCDateTime(), nullable=False),
+        sa.Column("whole_since", UTCDateTime(), nullable=False),
+        sa.Column("recorded_at", UTCDateTime(), nullable=False, server_default=DB_CLOCK),
+        sa.Index("ix_audit_prune_rows", "table_name", "last_row", "first_row"),
+        comment="sa_audit: which rows of a history may be pruned",
+    )
+
+
 FIXED: Final[dict[str, Callable[[sa.MetaData, str | None], sa.Table]]] = {
     "audit_transaction": transaction_table,
     "audit_column": column_table,
@@ -81,8 +110,12 @@ FIXED: Final[dict[str, Callable[[sa.MetaData, str | None], sa.Table]]] = {
     "audit_checkpoint": checkpoint_table,
 }
 """The trail's fixed tables by name, in the order in which they are made."""
-LOG: Final = ("audit_block", "audit_sealed", "audit_checkpoint")
-"""Those of them that hold the log, and are not sealed themselves."""
+PRUNE: Final = "audit_prune"
+"""The one that is there where a model has a retention."""
+LOG: Final = ("audit_block", "audit_sealed", "audit_checkpoint", PRUNE)
+"""Those that hold the log or follow from it, are written by the sealer alone, and are not sealed themselves."""
+PlaceName: Final = sa.String(260).with_variant(sa.VARCHAR(260, collation="utf8mb4_bin"), "mysql", "mariadb")
+"""The type of a table's name with its schema."""
 
 
 def clear_the_way(metadata: sa.MetaData, schema: str | None) -> None:

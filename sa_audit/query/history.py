@@ -16,6 +16,7 @@ from .change import Change
 from .entity import Identity, Subject, resolve
 from .fold import fold, same
 from .looks import look
+from .pruned import refuse_pruned_since
 from .rows import Source, rows_of, source_of
 from .window import parse_since, parse_until
 
@@ -49,7 +50,10 @@ def history(
     Raises:
         NotAudited: if nothing of the kind is recorded, or the key has not its shape.
         InvalidMoment: for a bound that is naive or can't be read.
+        PrunedHistory: if ``since`` lies before rows of the history that were pruned, or nothing is left and rows were.
         CaptureMissing: if the database has no trail.
+
+    What was pruned is not among the changes: the first of those that are left then is no insert.
 
     Example::
 
@@ -59,9 +63,14 @@ def history(
     subject, identity = resolve(entity, key)
     start, end = parse_since(since), parse_until(until)
     wanted = subject.attribute_columns(attribute) if attribute is not None else None
+    source = source_of(session, subject.bind_arguments)
+    changes = _changes(source, subject, identity)
+    if start is not None or not changes:
+        with source.named_if_missing(subject.parts[0].audited.trail):
+            refuse_pruned_since(source.connection, subject.parts[0].audited, start)
     return [
         change
-        for change in _changes(source_of(session, subject.bind_arguments), subject, identity)
+        for change in changes
         if (start is None or change.recorded_at >= start)
         and (end is None or change.recorded_at <= end)
         and (wanted is None or change.operation == "truncate" or not wanted.isdisjoint(change.diff))

@@ -23,6 +23,7 @@ from .names import Former, names_of
 from .past_compiler import PastDialect, past_dialect
 from .past_database import PastDatabase
 from .past_state import recorded_at
+from .pruned import refuse_pruned
 
 
 class Past:
@@ -109,7 +110,7 @@ class Past:
         """Refuse tables that were not tracked yet at the moment.
 
         Raises:
-            InvalidMoment: for one that was not.
+            InvalidMoment: for one that was not; PrunedHistory where what it was then is pruned.
             CaptureMissing: if the database has no trail.
         """
         try:
@@ -121,6 +122,8 @@ class Past:
                     self._require_recorded(present, named[name])
                 for name in sorted(name for name, complete in tracked.items() if not complete):
                     self._refuse_incomplete(present, named[name])
+                for name in sorted(named):
+                    refuse_pruned(present, named[name], self.moment)
         except DBAPIError as error:
             if database.is_missing_table(error):
                 raise CaptureMissing(

@@ -7,6 +7,7 @@ that was not committed before.  Imports the room's own parts, catalog, anchors, 
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ..anchors import Anchor, Anchored
 from ..catalog import Unsealed, catalog_for, read_tile, trail_at, unsealed
 from ..catalog.horizon import horizon_for
 from ..catalog.log import pack_tiles
+from ..catalog.prunes import requests
 from ..errors import AnchorUnavailable, ConfigurationError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -32,6 +34,7 @@ from .agreement import agreed, digest_of, require_anchors, require_same_database
 from .building import Built, Facts, Run, Tree, build
 from .catalog import catalog_runs
 from .keys import incarnation_after, key_events
+from .pruning import Pruning
 from .rows import Rows
 from .state import State, StateFile
 
@@ -116,12 +119,23 @@ class Sealer:
     def _seal(self, connection: Connection, trail: Trail) -> Checkpoint | None:
         self.horizons.prepare(connection, trail)
         made: Checkpoint | None = None
+        again = True  # a prune that was asked for is granted once its request is sealed
         while True:
             state, written = self._round(connection, trail)
             checkpoint = self._publish(connection, trail, state, new=written != NOTHING)
             made = checkpoint if written != NOTHING else made
-            if written != KEYS:
+            if written == ROWS and again and self._is_asked(connection, trail):
+                again = False
+            elif written != KEYS:
                 return made
+
+    def _is_asked(self, connection: Connection, trail: Trail) -> bool:
+        """Tell whether anybody waits for a prune; without an anchor, none is granted."""
+        if trail.prune is None or not self.anchors:
+            return False
+        connection.rollback()
+        with connection.begin(), self.database.pinned(connection):
+            return bool(requests(connection, self.database, trail))
 
     # -- one round ---------------------------------------------------------------------
 
@@ -143,10 +157,15 @@ class Sealer:
                 fingerprint=catalog,
             )
             keys = self._keys(state, now)
-            last = None
-            for built in build(tree, facts, keys or chain(said, rows.runs()), closes=not keys):
+            pruning = Pruning(connection, self.database, trail, state, dt.datetime.fromtimestamp(now / 1e6, dt.UTC))
+            prunes = pruning.granted() if self.anchors and not keys else []
+            apart = keys or [Run([each.entry.encode()]) for each in prunes]
+            last, leaves = None, list[int]()
+            for built in build(tree, facts, apart or chain(said, rows.runs()), closes=not apart):
                 self._insert(connection, trail, built)
+                leaves += range(built.header.first + 1, built.header.first + built.header.count) if prunes else ()
                 last = built
+            pruning.note(prunes, leaves)
             if last is None:
                 connection.rollback()
                 return state, NOTHING
@@ -159,7 +178,7 @@ class Sealer:
                 former=(*state.former, *(key for key in state.keys if key not in signing)),
                 queue=(),
                 incarnation=incarnation_after(state),
-                catalog=state.catalog if keys else catalog,
+                catalog=state.catalog if apart else catalog,
             )
             self.file.write(state, following)
             self._step("pending")
@@ -167,7 +186,7 @@ class Sealer:
         self._step("committed")
         self.file.write(following)
         self._step("taken")
-        return following, KEYS if keys else ROWS
+        return following, KEYS if apart else ROWS
 
     def _keys(self, state: State, now: int) -> list[Run]:
         """Give what stands in the log before any row that is signed anew: what is queued, and key events."""
@@ -222,9 +241,10 @@ class Sealer:
         table = trail.checkpoint
         connection.rollback()
         with connection.begin(), self.database.pinned(connection):
-            known = connection.scalar(sa.select(table.c.id).where(table.c.size == state.size).limit(1))
-        return known is not None and all(
-            anchor.uri in state.anchors and state.anchors[anchor.uri].size == state.size for anchor in self.anchors
+            noted = connection.scalars(sa.select(table.c.anchor).where(table.c.size == state.size).distinct()).all()
+        return bool(noted) and all(
+            anchor.uri in state.anchors and state.anchors[anchor.uri].size == state.size and anchor.uri in noted
+            for anchor in self.anchors
         )
 
     def _note(
@@ -245,9 +265,10 @@ class Sealer:
         failed: list[AnchorUnavailable] = []
         for anchor in self.anchors:
             known = state.anchors.get(anchor.uri)
-            if known is not None and known.size == checkpoint.size:
-                continue
             try:
+                if known is not None and known.size == checkpoint.size:
+                    self._note_again(connection, trail, anchor, checkpoint)
+                    continue
                 prove = partial(self._prove, connection, trail, checkpoint.size)
                 anchored: Anchored = anchor.put(checkpoint, prove=prove)
             except AnchorUnavailable as error:
@@ -260,6 +281,12 @@ class Sealer:
             self._note(connection, trail, anchored.checkpoint, (anchor.uri, anchored.token))
         if failed:
             raise failed[0]
+
+    def _note_again(self, connection: Connection, trail: Trail, anchor: Anchor, checkpoint: Checkpoint) -> None:
+        """Write down what an anchor took, as it was killed before; a prune waits for that."""
+        last = anchor.latest()
+        if last is not None and (last.checkpoint.size, last.checkpoint.root) == (checkpoint.size, checkpoint.root):
+            self._note(connection, trail, last.checkpoint, (anchor.uri, last.token))
 
     def _prove(self, connection: Connection, trail: Trail, size: int, old: int) -> Sequence[Digest]:
         """Give the proof, which a witness asks for, that the log of an older size is the beginning of this one."""

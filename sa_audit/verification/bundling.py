@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..catalog import SealedTable, sealed_tables, trail_at
 from ..catalog.log import blocks
+from ..catalog.prunes import prune_of
 from ..errors import IntegrityFinding
 from ..model.history import Trail
 from ..proof.bundle import Leaf, write_bundle
@@ -165,9 +166,15 @@ class _Leaves:
             descriptor = self._schemas[schema]
             for row, data in self._rows(descriptor, rows):
                 found[rows[row]] = data
-            if missing := [row for row, entry in rows.items() if entry not in found]:
+            if missing := [
+                row for row, entry in rows.items() if entry not in found and not self._pruned(descriptor, row)
+            ]:
                 raise IntegrityFinding(f"row {missing[0]} of {descriptor.name} is sealed, and is not there any more")
         return found
+
+    def _pruned(self, descriptor: Descriptor, row: int) -> bool:
+        """Tell whether a row may be gone: its leaf goes along without it, and that of its prune."""
+        return prune_of(self._prover.connection, self._prover.trail, descriptor, row) is not None
 
     def _rows(self, descriptor: Descriptor, rows: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         reader = self._prover.reader(self._tables[descriptor.name], descriptor)

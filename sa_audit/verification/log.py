@@ -100,6 +100,7 @@ class Log:
     keys: list[KeyEntry] = field(default_factory=list)
     tokens: list[tuple[int, Digest]] = field(default_factory=list)
     excuses: list[Excuse] = field(default_factory=list)
+    prunes: list[tuple[int, PruneEntry]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     catalogs: StatedCatalogs = field(default_factory=StatedCatalogs)
     groups: list[Group] = field(default_factory=list)
@@ -297,7 +298,7 @@ class LogPass:
             case KeyEntry():
                 self.log.keys.append(entry)
             case PruneEntry():
-                self.log.excuses.append(Excuse(entry.table, entry.first_row, entry.last_row, index, prune=True))
+                self.log.prunes.append((index, entry))
             case IncarnationEntry():
                 self._incarnated(entry, index)
             case PersonKeyEntry():

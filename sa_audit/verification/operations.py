@@ -26,6 +26,7 @@ from .database import VerifierDatabase, verifier_for
 from .links import LinkPass
 from .log import GROUP, Log, LogPass
 from .plans import LiveTable, live_tables, plans
+from .prunes import check_prunes
 from .report import Findings, Report
 from .rows import Task, excuses_by_table
 from .unsealed import UnsealedPass
@@ -89,6 +90,8 @@ class _Verification:
         log = self._log(connection, trail)
         judged = Judge(self._policy, log, self._findings).judge(self._collected, held=self._since)
         tables = live_tables(self._database.catalog, connection, trail, log)
+        since = 0 if self._since is None else self._since.size
+        log.excuses += check_prunes(connection, self._database.catalog, trail, log, self._findings, since=since)
         anchored = judged.anchored.size if judged.anchored is not None else 0
         task = Task(
             blocks=self._name(connection, trail, "audit_block"),
@@ -103,7 +106,6 @@ class _Verification:
         else:
             for comparison in self._comparisons(connection, tables):
                 comparison.run(connection, self._findings)
-        since = 0 if self._since is None else self._since.size
         changes = check_catalog(connection, self._database.catalog, trail, log, self._findings, since=since)
         return Report(
             findings=self._findings.all(),

@@ -25,6 +25,7 @@ from ..catalog import (
     trail_at,
 )
 from ..catalog.log import blocks
+from ..catalog.prunes import prune_of
 from ..errors import IntegrityFinding, MalformedProof, NotAudited, NotSealed
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -86,7 +87,14 @@ class Prover:
         reader = self.reader(sealed, descriptor)
         found = list(reader.rows(self.connection, f"WHERE r.{reader.id_column} = :row", {"row": row}))
         if not found:
-            raise IntegrityFinding(f"row {row} of {descriptor.name} is sealed, and is not there any more")
+            prune = prune_of(self.connection, self.trail, descriptor, row)
+            why = (
+                ""
+                if prune is None
+                else f": rows {prune.first} to {prune.last} were pruned by {prune.approver} ({prune.reason}), as leaf "
+                f"{prune.leaf} of the log says"
+            )
+            raise IntegrityFinding(f"row {row} of {descriptor.name} is sealed, and is not there any more{why}")
         return reader.encoder.encode(found[0].salt, found[0].forms)
 
     def descriptor(self, digest: bytes) -> Descriptor:

@@ -50,6 +50,8 @@ KINDS: Final[dict[str, str]] = {
     "leaf-malformed": "a leaf can't be read",
     "leaf-duplicated": "a row has two leaves",
     "schema-unknown": "a leaf names a schema that stands nowhere before it",
+    "prune-changed": "a prune in the log is not that of the leaves, or audit_prune does not say what the log says",
+    "prune-forged": "audit_prune lets rows go of which no leaf of the log says so",
     "tile-changed": "kept hashes are not those of the leaves",
     "index-changed": "audit_sealed does not say which rows a block holds",
     "fingerprint-changed": "a block's fingerprint is not that of the catalog that the log states",

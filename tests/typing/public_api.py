@@ -122,6 +122,7 @@ def ask(session: Session, account: Account) -> None:
 
 async def travel(engine: sa.Engine, session: Session, async_engine: AsyncEngine, async_session: AsyncSession) -> None:
     """A past session is an ordinary one, of the kind of what it was opened over."""
+    assert_type(sa_audit.prune(engine, dry_run=True), list[sa_audit.Pruned])
     for given in (engine, session):
         with sa_audit.as_of(given, "2026-01-01T00:00:00Z", present={Account}) as past:
             assert_type(past, Session)

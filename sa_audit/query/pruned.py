@@ -1,0 +1,90 @@
+"""What was pruned can't be asked about: a moment, or a stretch of a history, that lies in it is refused by name.
+
+Imports catalog, model, errors and SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog import catalog_for
+from ..catalog.prunes import place_text
+from ..ddl.backend import internal
+from ..errors import PrunedHistory
+from ..model import AuditedTable
+from .moment import Moment
+from .past_state import recorded_at
+
+
+def refuse_pruned(connection: Connection, audited: AuditedTable, moment: Moment) -> None:
+    """Refuse a moment at which rows of a table were as only pruned history says.
+
+    What was asked for and granted counts as gone.  The request comes after everything that was carried forward, so a
+    moment that sees it sees all of that.
+
+    Raises:
+        PrunedHistory: naming the rows and from when on the table can be travelled to.
+    """
+    event = audited.trail.event
+    unseen = sa.not_(recorded_at(event, moment))
+    found = _ranges(connection, audited, unseen) if audited.trail.prune is not None else None
+    if found is not None:
+        raise PrunedHistory(
+            f"table {audited.table.fullname} can't be seen as it was at {moment}: {_named(found)}; give a moment from "
+            f"{found.whole_since.isoformat()} on"
+        )
+
+
+def refuse_pruned_since(connection: Connection, audited: AuditedTable, since: dt.datetime | None) -> None:
+    """Refuse a stretch of a history that begins before rows that were pruned were all recorded.
+
+    Args:
+        connection: to the database.
+        audited: the table.
+        since: the beginning; None for that of the history.
+
+    Raises:
+        PrunedHistory: naming the rows.
+    """
+    table = audited.trail.prune
+    if table is None:
+        return
+    begins = sa.true() if since is None else table.c.recorded_before > since
+    found = _ranges(connection, audited, begins)
+    if found is not None:
+        raise PrunedHistory(
+            f"the history of {audited.table.fullname} does not tell what was before: {_named(found)}; ask since "
+            f"{found.before.isoformat()}"
+        )
+
+
+def _ranges(connection: Connection, audited: AuditedTable, condition: Any) -> Any:
+    """Give first and last row, their number, and the moments, of the prunes of a table that meet a condition."""
+    table: Any = audited.trail.prune
+    event = audited.trail.event
+    statement = (
+        sa.select(
+            sa.func.min(table.c.first_row).label("first"),
+            sa.func.max(table.c.last_row).label("last"),
+            sa.func.sum(table.c.row_count).label("rows"),
+            sa.func.max(table.c.recorded_before).label("before"),
+            sa.func.max(table.c.whole_since).label("whole_since"),
+        )
+        .select_from(table)
+        .join(event, event.c.audit_id == table.c.request)
+        .where(table.c.table_name == place_text(connection, catalog_for(connection.dialect), audited.history))
+        .where(condition)
+    )
+    row = internal(connection, statement).one()
+    return row if row.first is not None else None
+
+
+def _named(found: Any) -> str:
+    return (
+        f"{found.rows} rows of its history, {found.first} to {found.last}, recorded before {found.before.isoformat()}, "
+        "were pruned"
+    )

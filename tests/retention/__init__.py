@@ -1,0 +1,1 @@
+"""Retention: what is pruned, what is held, and what is proven of it."""
