@@ -36,8 +36,6 @@ BEGIN
     NEW.db_role := CASE current_setting('role') WHEN 'none' THEN SESSION_USER ELSE current_setting('role') END;
     NEW.db_addr := host(inet_client_addr());
     NEW.db_application := nullif(current_setting('application_name'), '');
-    NEW.first_id := NULL;
-    NEW.recorded_at := clock_timestamp();
     SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
         FROM (
             SELECT x.id, x.recorded_at, x.first_id FROM {table} AS x
