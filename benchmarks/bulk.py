@@ -2,10 +2,11 @@
 
 Usage::
 
-    python benchmarks/bulk.py URL [--capture session] [--rows 30000 100000 1000000] [--repeat 3]
+    python benchmarks/bulk.py URL [--capture session] [--rows 30000 100000 1000000] [--repeat 3] [--warm 50]
 
 Prints Markdown.  The statement is ``UPDATE account SET balance = balance + 1`` on a table of ten columns, in a
-transaction of its own; each figure is the best of `--repeat` rounds, in which both sides take turns.
+transaction of its own; each figure is the best of `--repeat` rounds, in which both sides take turns.  With `--warm`
+each connection has first changed that many rows one by one, so that the server has its plans for one row.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CAPTURES = {"session": "sa_audit", "trigger": "trigger"}
 """The side of each way of capture."""
 
 
-def measure(url: str, rows: int, repeat: int, capture: str = "session") -> dict[str, dict[str, float]]:
+def measure(url: str, rows: int, repeat: int, capture: str = "session", warm: int = 0) -> dict[str, dict[str, float]]:
     """Update that many rows with both sides in turn, in fresh databases and processes.
 
     Returns:
@@ -39,6 +40,8 @@ def measure(url: str, rows: int, repeat: int, capture: str = "session") -> dict[
             raise SystemExit("\n".join(f"{side}: {reason}" for side, reason in failed.items()))
         for worker in running.values():
             worker.do("fill", rows=rows)
+            if warm:
+                worker.do("one_row", rows=warm)
         result = {side: {"seconds": float("inf"), "growth": 0.0} for side in running}
         for _ in range(repeat):
             for side, worker in running.items():
@@ -47,7 +50,7 @@ def measure(url: str, rows: int, repeat: int, capture: str = "session") -> dict[
                 result[side]["seconds"] = min(result[side]["seconds"], answer["seconds"])
                 result[side]["growth"] += answer["growth"]
         filled = rows if capture == "trigger" else 0  # the triggers record the filling, too
-        _check("sa_audit", _recorded(running["sa_audit"]), filled + repeat * rows)
+        _check("sa_audit", _recorded(running["sa_audit"]), filled + warm + repeat * rows)
     return result
 
 
@@ -67,10 +70,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[30_000, 100_000, 1_000_000])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--capture", choices=CAPTURES, default="session", help="who records")
+    parser.add_argument("--warm", type=int, default=0, help="rows that are changed one by one before")
     options = parser.parse_args()
     lines = []
     for rows in options.rows:
-        result = measure(options.url, rows, options.repeat, options.capture)
+        result = measure(options.url, rows, options.repeat, options.capture, options.warm)
         plain, audited = result["plain"]["seconds"], result["sa_audit"]["seconds"]
         growth = [f"{result[side]['growth'] / 2**20:.1f}" for side in ("plain", "sa_audit")]
         each = [f"{1e6 * seconds / rows:.1f}" for seconds in (plain, audited)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import sqlalchemy as sa
@@ -64,7 +64,7 @@ class MariaDBReader(CatalogReader):
         entries = super().guards(trail, tables, schemas)
         return [*entries, *(guard for entry in entries for guard in epoch_guards(entry))]
 
-    def parts(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> set[Place]:
+    def parts(self, connection: Connection, tables: Collection[Place]) -> set[Place]:
         """Look at the epochs as well, which are no table of the models."""
         return {(schema, EPOCHS) for schema, name in tables if name == "audit_transaction"}
 

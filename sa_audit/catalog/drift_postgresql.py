@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ddl import TrailObject
+from ..ddl.postgresql_capture_text import ROW_TRIGGER
 from ..ddl.postgresql_functions import catalog_definition, trigger_definition, trigger_function
 from ..ddl.postgresql_partitions import NAME, PARTITIONED, partitions_definition
 from ..ddl.postgresql_privileges import changers_query
@@ -32,7 +33,7 @@ class PostgreSQLReader(CatalogReader):
     """The catalog of a PostgreSQL database."""
 
     def read(self, connection: Connection, tables: Mapping[Place, sa.Table], data: set[Place]) -> Live:
-        """Read everything of the schemas in four queries."""
+        """Read everything of the schemas in a few queries, however many tables there are."""
         live = Live()
         schemas = {"schemas": sorted({str(place[0]) for place in (*tables, *data)})}
         for row in connection.execute(_RELATIONS, schemas):
@@ -56,6 +57,11 @@ class PostgreSQLReader(CatalogReader):
                 shadow = row.kind == "shadowing-table"
                 place = (row.kind, row.schema, None if shadow else row.name, row.name if shadow else row.what)
                 live.oddities[place] = row.what
+        audited = {"names": sorted({name for _schema, name in data}), **schemas}
+        for row in connection.execute(_UNCAPTURED, audited):
+            if (row.schema, row.name) in data:
+                live.findings.append(self._odd(row))
+                live.oddities[row.kind, row.schema, row.name, row.what] = row.what
         return live
 
     def _odd(self, row: sa.Row[tuple[object, ...]]) -> Finding:
@@ -84,7 +90,7 @@ class PostgreSQLReader(CatalogReader):
             }
         )
 
-    def parts(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> set[Place]:
+    def parts(self, connection: Connection, tables: Collection[Place]) -> set[Place]:
         """Ask for the partitions, at every level."""
         return {(row.schema, row.name) for row in connection.execute(_PARTS, _named(tables))}
 
@@ -208,6 +214,8 @@ _ODDITIES: Final = {
     "inheritance": "a child of a table of the trail: its rows look like history and have no guards",
     "parent": "a table of the trail is the child of another table: what is done to that reaches its rows",
     "unguarded-partition": "a partition without the library's TRUNCATE guard, or whose guards are not ENABLE ALWAYS",
+    "uncaptured-partition": "a partition or child of an audited table without its capture trigger, or where it is not "
+    "ENABLE ALWAYS: what is changed there is not recorded",
     "shadowing-table": "a table of that name in another schema: with another search_path, changes are recorded there",
 }
 
@@ -272,6 +280,19 @@ _ODD: Final = sa.text(
     " AND s.relname = ANY (:names)"
 ).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text())))
 
+_UNCAPTURED: Final = sa.text(
+    "WITH RECURSIVE c AS (SELECT c.oid, n.nspname AS schema, c.relname AS name, t.tgfoid FROM pg_class AS c"
+    " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    f" JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgname = '{ROW_TRIGGER}'"
+    " WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names)),"
+    " below AS (SELECT c.oid AS top, i.inhrelid AS oid FROM c JOIN pg_inherits AS i ON i.inhparent = c.oid"
+    " UNION SELECT b.top, i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.oid)"
+    " SELECT 'uncaptured-partition' AS kind, c.schema, c.name, CAST(CAST(b.oid AS regclass) AS text) AS what FROM c"
+    " JOIN below AS b ON b.top = c.oid JOIN pg_class AS p ON p.oid = b.oid AND p.relkind <> 'p'"
+    " WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.oid AND t.tgfoid = c.tgfoid"
+    f" AND t.tgname = '{ROW_TRIGGER}' AND t.tgenabled = 'A' AND t.tgtype = 29 AND t.tgqual IS NULL)"
+).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text())))
+
 _PLACES: Final = " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
 _CHOSEN: Final = " WHERE n.nspname = ANY (:schemas) AND c.relname = ANY (:names)"
 
@@ -282,7 +303,7 @@ def _of_places(sql: str) -> sa.TextClause:
     )
 
 
-def _named(tables: Mapping[Place, sa.Table]) -> dict[str, list[str]]:
+def _named(tables: Collection[Place]) -> dict[str, list[str]]:
     return {
         "schemas": sorted({str(schema) for schema, _name in tables}),
         "names": sorted({name for _schema, name in tables}),

@@ -39,6 +39,7 @@ def read_facts(
     for schema, name in known:
         tables.setdefault((reader.schema(schema), name), sa.Table(name, sa.MetaData(), schema=schema))
     data = {reader.schema_place(connection, table): table.name for table in trail.audited}
+    data |= {place: place[1] for place in reader.parts(connection, data)}
     live = reader.read(connection, tables, set(data))
     for schema, name in reader.parts(connection, tables):
         tables.setdefault((schema, name), sa.Table(name, sa.MetaData(), schema=schema))

@@ -6,7 +6,7 @@ Imports ddl, model and SQLAlchemy only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -129,8 +129,8 @@ class CatalogReader(ABC):
         """
         return {}
 
-    def parts(self, connection: Connection, tables: Mapping[Place, sa.Table]) -> set[Place]:
-        """Give the partitions of the trail's tables."""
+    def parts(self, connection: Connection, tables: Collection[Place]) -> set[Place]:
+        """Give the partitions of tables."""
         return set()
 
     def fires_after(self, definition: str) -> bool:

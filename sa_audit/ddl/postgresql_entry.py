@@ -84,8 +84,12 @@ BEGIN
             HINT = 'make it inside sa_audit.context(reason=...), or call sa_audit_context_v1 first';
     END IF;
     SELECT x.id INTO found_id
-        FROM {transaction} AS x
-        WHERE x.db_txid = txid AND x.recorded_at >= transaction_timestamp()
+        FROM (
+            SELECT t.* FROM {transaction} AS t
+            WHERE t.db_txid = txid
+            OFFSET 0 -- by the index on db_txid alone, whatever the statistics say
+        ) AS x
+        WHERE x.recorded_at >= transaction_timestamp()
 {said}
         AND CAST(x.context AS text) IS NOT DISTINCT FROM CAST(said -> 'context' AS text)
         ORDER BY x.id LIMIT 1;

@@ -36,12 +36,13 @@ BEGIN
     NEW.db_role := CASE current_setting('role') WHEN 'none' THEN SESSION_USER ELSE current_setting('role') END;
     NEW.db_addr := host(inet_client_addr());
     NEW.db_application := nullif(current_setting('application_name'), '');
-    NEW.first_id := NULL;
-    NEW.recorded_at := clock_timestamp();
     SELECT f.id, f.recorded_at INTO NEW.first_id, NEW.recorded_at
-        FROM {table} AS f
-        WHERE f.db_txid = NEW.db_txid AND f.first_id IS NULL
-            AND f.recorded_at >= transaction_timestamp()
+        FROM (
+            SELECT x.id, x.recorded_at, x.first_id FROM {table} AS x
+            WHERE x.db_txid = NEW.db_txid
+            OFFSET 0 -- by the index on db_txid alone, whatever the statistics say
+        ) AS f
+        WHERE f.first_id IS NULL AND f.recorded_at >= transaction_timestamp()
         ORDER BY f.id LIMIT 1;
     IF NOT FOUND THEN
         NEW.recorded_at := clock_timestamp();

@@ -177,15 +177,22 @@ class DropTrail(TrailOperation):
     def _drop(self) -> Iterator[Step]:
         script, parts = self.created.script, self.created.parts
         histories = [part for part in parts if part.source is not None]
-        entries = next((part.table for part in parts if part.table.name == self.created.trail.transaction.name), None)
-        yield from map(ExecuteText, script.lock([part.source for part in histories if part.source is not None]))
-        kept = [*(part.table for part in histories), *(part.table for part in parts if part.table.name == PRUNE)]
-        if kept or entries is not None:
-            yield from map(ExecuteText, script.refuse(kept, entries))
+        entries, blocks = (self._part(table.name) for table in (self.created.trail.transaction, self.created.trail.block))
+        sources = [part.source for part in histories if part.source is not None]
+        fixed = [table for table in (entries, blocks) if table is not None]
+        yield from map(ExecuteText, script.lock([*sources, *fixed]))
+        prunes = self._part(PRUNE)
+        kept = [*(part.table for part in histories), *([] if prunes is None else [prunes])]
+        if kept or fixed:
+            yield from map(ExecuteText, script.refuse(kept, entries, blocks))
         for part in reversed(parts):
             yield ops.DropTableOp(part.table.name, schema=part.table.schema)
         for entry in reversed(self.created.objects):
             yield from map(ExecuteText, entry.drop)
+
+    def _part(self, name: str) -> sa.Table | None:
+        """Give the fixed table of a name if it is one of those that go."""
+        return next((part.table for part in self.created.parts if part.table.name == name), None)
 
     def _archive(self, revision: str) -> Iterator[Step]:
         for part in reversed(self.created.parts):

@@ -81,7 +81,14 @@ def core_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
         array = type_.copy()
         array.item_type = core_type(type_.item_type, dialect)
         return array
-    return _public(_bare(type_), dialect)
+    return _unlimited(_public(_bare(type_), dialect), dialect)
+
+
+def _unlimited(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """Leave out a length of bytes that the database doesn't know, such as PostgreSQL."""
+    if type(type_) is sa.LargeBinary and sa.LargeBinary().compile(dialect) == type_.compile(dialect):
+        return sa.LargeBinary()
+    return type_
 
 
 def _seen(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

@@ -204,12 +204,15 @@ class Script(ABC):
         return []
 
     @abstractmethod
-    def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
-        """Give the statements that fail if any of the tables holds more than a baseline.
+    def refuse(
+        self, histories: Sequence[sa.Table], entries: sa.Table | None, blocks: sa.Table | None = None
+    ) -> list[str]:
+        """Give the statements that fail if any of the tables holds more than a baseline, or anything was sealed.
 
         Args:
             histories: history tables, and ``audit_prune``, which has to hold nothing at all.
             entries: ``audit_transaction``, if that is to go too.
+            blocks: ``audit_block``, if that is to go too.
         """
 
     def recorded(self, table: sa.Table) -> str:

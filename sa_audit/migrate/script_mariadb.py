@@ -95,7 +95,9 @@ class MariaDBScript(Script):
 
     # -- steps -----------------------------------------------------------------------
 
-    def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
+    def refuse(
+        self, histories: Sequence[sa.Table], entries: sa.Table | None, blocks: sa.Table | None = None
+    ) -> list[str]:
         """Signal in a compound statement."""
         tests = [
             (history.fullname, f"EXISTS (SELECT 1 FROM {self.name_of(history)}{self.recorded(history)})")
@@ -104,12 +106,14 @@ class MariaDBScript(Script):
         if entries is not None:
             condition = "reason IS NULL OR reason NOT LIKE 'sa_audit: baseline%'"
             tests.append((entries.fullname, f"EXISTS (SELECT 1 FROM {self.name_of(entries)} WHERE {condition})"))
-        blocks = "\n".join(
+        if blocks is not None:
+            tests.append((blocks.fullname, f"EXISTS (SELECT 1 FROM {self.name_of(blocks)})"))
+        signals = "\n".join(
             f"    IF {condition} THEN\n        SIGNAL SQLSTATE '45000'\n            SET MESSAGE_TEXT = "
             f"{self.literal(_said(name))};\n    END IF;"
             for name, condition in tests
         )
-        return [f"BEGIN NOT ATOMIC\n{blocks}\nEND"]
+        return [f"BEGIN NOT ATOMIC\n{signals}\nEND"]
 
     def baseline(self, tables: Sequence[AuditedTable], reason: str) -> list[str]:
         """Write the entry, and then the rows of each table, which are read under shared locks."""

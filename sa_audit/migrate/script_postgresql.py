@@ -143,7 +143,9 @@ class PostgreSQLScript(Script):
         names = ", ".join(self.name_of(table) for table in tables)
         return [f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"] if names else []
 
-    def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
+    def refuse(
+        self, histories: Sequence[sa.Table], entries: sa.Table | None, blocks: sa.Table | None = None
+    ) -> list[str]:
         """Raise in a DO block."""
         tests = [
             (history.fullname, f"EXISTS (SELECT FROM {self.name_of(history)}{self.recorded(history)})")
@@ -157,14 +159,16 @@ class PostgreSQLScript(Script):
                     "'sa_audit: baseline%')",
                 )
             )
-        blocks = "\n".join(
+        if blocks is not None:
+            tests.append((blocks.fullname, f"EXISTS (SELECT FROM {self.name_of(blocks)})"))
+        raises = "\n".join(
             f"    IF {condition} THEN\n"
             f"        RAISE EXCEPTION 'sa_audit: {_raised(name)} holds recorded history and is not dropped'\n"
             f"            USING HINT = '{HINT}';\n"
             "    END IF;"
             for name, condition in tests
         )
-        return [f"DO $sa_audit$\nBEGIN\n{blocks}\nEND\n$sa_audit$"]
+        return [f"DO $sa_audit$\nBEGIN\n{raises}\nEND\n$sa_audit$"]
 
     def baseline(self, tables: Sequence[AuditedTable], reason: str) -> list[str]:
         """Write the entry and all rows in one statement; the rows are locked FOR SHARE, so that none is stale."""

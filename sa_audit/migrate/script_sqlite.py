@@ -102,7 +102,9 @@ class SQLiteScript(Script):
         """Give a statement that fails with the reason: a schema is an attached file, which only the user can name."""
         return f"PRAGMA {self.quote(schema)}.schema_version"
 
-    def refuse(self, histories: Sequence[sa.Table], entries: sa.Table | None) -> list[str]:
+    def refuse(
+        self, histories: Sequence[sa.Table], entries: sa.Table | None, blocks: sa.Table | None = None
+    ) -> list[str]:
         """Count into a temporary table whose check is named by what it says."""
         counts = [
             (history.fullname, f"SELECT count(*) FROM {self.name_of(history)}{self.recorded(history)}")
@@ -111,6 +113,8 @@ class SQLiteScript(Script):
         if entries is not None:
             condition = "reason IS NULL OR reason NOT LIKE 'sa_audit: baseline%'"
             counts.append((entries.fullname, f"SELECT count(*) FROM {self.name_of(entries)} WHERE {condition}"))
+        if blocks is not None:
+            counts.append((blocks.fullname, f"SELECT count(*) FROM {self.name_of(blocks)}"))
         checks = ",\n".join(
             f"    n{number} INTEGER CONSTRAINT {_check(name)}\n        CHECK (n{number} = 0)"
             for number, (name, _count) in enumerate(counts, 1)

@@ -24,6 +24,7 @@ ODD: Final = {
     "inheritance": ("table-inherited", "no child"),
     "parent": ("table-inherited", "no parent"),
     "unguarded-partition": ("guard-missing", "a guarded partition"),
+    "uncaptured-partition": ("guard-missing", "a partition that is recorded"),
     "shadowing-table": ("table-shadowed", "no other table of that name"),
 }
 """By what should not be there, the kind of the finding, and what is expected."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import sa_audit
+from sa_audit import Audited
 from sa_audit.catalog.drift import check
 from sa_audit.catalog.level import Finding, Report, protection_level
 from sa_audit.model import complete
@@ -161,6 +163,53 @@ def test_a_trigger_that_fires_before_the_capture_trigger_is_named(engine: sa.Eng
         assert report(connection, base).drift == ()
         connection.exec_driver_sql('ALTER TABLE account DISABLE TRIGGER "AA_sa_audit_capture"')
         assert kinds(report(connection, base)) == {"altered-guard"}
+
+
+UNCAPTURED: dict[str, list[str]] = {
+    "capture off": ['ALTER TABLE low DISABLE TRIGGER "AA_sa_audit_capture"'],
+    "every trigger off": ["ALTER TABLE low DISABLE TRIGGER ALL"],
+    "not under replication": ['ALTER TABLE low ENABLE TRIGGER "AA_sa_audit_capture"'],
+    "off further below": ['ALTER TABLE high_most DISABLE TRIGGER "AA_sa_audit_capture"'],
+    "a child by inheritance": ["CREATE TABLE child () INHERITS (plain)"],
+}
+
+
+@pytest.mark.only_on("postgresql")
+@pytest.mark.every_server
+def test_a_partition_that_nobody_records_is_named(engine: sa.Engine) -> None:
+    """Capture that is off on one partition, at any level, is a finding; partitions as they come are none."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    sa_audit.configure(Base, capture="trigger")
+
+    class Parted(Audited, Base):
+        __tablename__ = "parted"
+        __table_args__ = {"postgresql_partition_by": "RANGE (id)"}
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Plain(Audited, Base):
+        __tablename__ = "plain"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (10)",
+            "CREATE TABLE high PARTITION OF parted FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (id)",
+            "CREATE TABLE high_most PARTITION OF high DEFAULT",
+        ):
+            connection.exec_driver_sql(statement)
+    with engine.connect() as connection:
+        assert report(connection, Base).drift == ()
+        for name, statements in UNCAPTURED.items():
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+            found = report(connection, Base)
+            assert kinds(found) == {"uncaptured-partition"}, name
+            assert found.level == 0, name
+            connection.rollback()
 
 
 SQLITE = {

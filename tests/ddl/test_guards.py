@@ -354,6 +354,40 @@ def test_trails_that_write_in_one_transaction(engine: sa.Engine) -> None:
 
 
 @pytest.mark.only_on("postgresql")
+@pytest.mark.both_captures(always=True)
+def test_an_entry_costs_the_same_after_many_others(engine: sa.Engine) -> None:
+    """A transaction's earlier entries are found by its id alone, also where the server has no statistics yet.
+
+    PostgreSQL joined two indexes then, one of which gives every entry there is.
+    """
+    Base.metadata.create_all(engine)
+    read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'ix_audit_transaction_{0}'"
+    with engine.connect() as connection:
+        for statement in (
+            "ALTER TABLE audit_transaction DISABLE TRIGGER sa_audit_insert",
+            "INSERT INTO audit_transaction (db_txid) SELECT -number FROM generate_series(1, 20000) AS number",
+            "ALTER TABLE audit_transaction ENABLE TRIGGER sa_audit_insert",
+        ):
+            connection.exec_driver_sql(statement)
+        connection.commit()
+        before = flushed(connection, *(read.format(name) for name in ("first_id", "recorded_at")))
+    for number in range(1, 21):
+        with sa_audit.context(actor="alice"), Session(engine) as session:
+            session.add(Account(id=number, name="a"))
+            session.commit()
+    with engine.connect() as connection:
+        after = flushed(connection, *(read.format(name) for name in ("first_id", "recorded_at")))
+    assert after == before
+
+
+def flushed(connection: sa.Connection, *queries: str) -> list[int]:
+    """Give what the server has counted, once everything of this connection is in it."""
+    connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+    connection.commit()
+    return [int(connection.exec_driver_sql(query).scalar_one()) for query in queries]
+
+
+@pytest.mark.only_on("postgresql")
 @pytest.mark.needs("roles")
 @pytest.mark.every_server
 def test_least_privilege(database: Database, engine: sa.Engine, make_engine: Callable[..., sa.Engine]) -> None:

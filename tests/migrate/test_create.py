@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import sa_audit
 from sa_audit import Audited
+from sa_audit.proof import Signer
+from sa_audit.seal import seal
 from tests.databases import Database
 from tests.migrate.models import bank, of, use
 from tests.migrate.project import Project, differences, holds, refused
@@ -104,6 +108,39 @@ def test_downgrade_refuses_to_drop_recorded_rows(project: Project, base: Any, en
     assert "holds recorded history and is not dropped" in str(caught.value)
     assert "sa_audit.downgrade=archive" in str(caught.value)
     assert holds(engine, base.metadata) == before
+    project.check()
+
+
+def test_downgrade_refuses_to_drop_a_sealed_log(project: Project, base: Any, engine: sa.Engine, tmp_path: Path) -> None:
+    """What was sealed and anchored would be missing for ever, even if no change was recorded yet."""
+    project.migrate()
+    seal(engine, Signer.generate("bank.example/audit"), state=tmp_path / "state", metadata=base)
+    with refused() as caught:
+        project.downgrade("base")
+    assert "audit_block" in str(caught.value)
+    project.check()
+
+
+@pytest.mark.only_on("postgresql")
+def test_downgrade_waits_for_what_is_being_recorded(project: Project, base: Any, engine: sa.Engine) -> None:
+    """An event that another transaction has recorded, and commits while the downgrade has begun, is not dropped."""
+    project.migrate()
+    with ThreadPoolExecutor(1) as pool, Session(engine) as session:
+        with sa_audit.context(actor="teller:1"):
+            sa_audit.record(session, "till.opened", base=base)
+        session.flush()
+        undone = pool.submit(project.downgrade, "base")
+        with engine.connect() as connection:
+            waiting = sa.text(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST('audit_transaction' AS regclass)"
+            )
+            deadline = time.monotonic() + 30
+            while not connection.scalar(waiting) and not undone.done() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        session.commit()
+        with refused() as caught:
+            undone.result()
+    assert "audit_transaction holds recorded history" in str(caught.value)
     project.check()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_audit import configure, context
+from sa_audit import Audited, configure, context
 from sa_audit.catalog.fingerprint import Expected
 from sa_audit.ddl import backend_for
 from sa_audit.ddl.postgresql_capture_text import ROW_TRIGGER
@@ -360,3 +360,39 @@ def test_capture_that_was_switched_off_for_a_while(engine: sa.Engine, tmp_path: 
             connection.exec_driver_sql(statement)
     found = verify(engine, signer.verifier, metadata=base).findings
     assert [(each.kind, each.table) for each in found] == [("guard-touched", "customer")]
+
+
+@pytest.mark.only_on("postgresql")
+def test_capture_that_was_switched_off_on_a_partition(engine: sa.Engine, tmp_path: Path) -> None:
+    """A partition is switched off and on like a table; that one comes, goes or is vacuumed is no finding."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    configure(Base, capture="trigger")
+
+    class Reading(Audited, Base):
+        __tablename__ = "reading"
+        __table_args__ = {"postgresql_partition_by": "RANGE (id)"}
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(engine)
+    signer = Signer.generate("bank.example/audit")
+    off, on = (f'ALTER TABLE low {word} TRIGGER "{ROW_TRIGGER}"' for word in ("DISABLE", "ENABLE ALWAYS"))
+
+    def found(*statements: str) -> list[tuple[str, str | None]]:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        findings = verify(engine, signer.verifier, metadata=Base).findings
+        seal(engine, signer, state=tmp_path / "state", metadata=Base)
+        return [(each.kind, each.table) for each in findings]
+
+    part = "PARTITION OF reading FOR VALUES FROM"
+    seal(engine, signer, state=tmp_path / "state", metadata=Base)
+    assert found(f"CREATE TABLE low {part} (0) TO (10)", f"CREATE TABLE high {part} (10) TO (20)") == []
+    assert found("VACUUM FULL pg_trigger", "VACUUM FREEZE pg_trigger", "VACUUM FULL reading") == []
+    assert found("ALTER TABLE reading DETACH PARTITION high", "DROP TABLE high") == []
+    assert found(off, on) == [("guard-touched", "low")]
+    assert found() == [("guard-touched", "low")]
+    assert set(found(off)) == {("guard-touched", "low"), ("guard-missing", "reading"), ("capture-changed", "low")}
