@@ -27,7 +27,8 @@ from .recording import make_entry, recording_on, target_of
 KEPT = (
     "backups, WAL or binary log archives and replicas hold the wrapped key until they expire, and whoever has the "
     "key-encryption key can open it there",
-    "columns without the policy Encrypt(), keys of rows, reasons, contexts and event data are as they were recorded",
+    "columns without the policy Encrypt(), keys of rows, reasons, contexts and the data of events that were recorded "
+    "without subject= are as they were recorded",
 )
 
 
@@ -147,10 +148,11 @@ def _encrypting(session: Session, base: Any) -> AuditedTable:
     else:
         noted = noted_trails(session.connection().dialect)
         trails = noted or known_trails()
-    found = [audited for trail in trails for audited in trail.audited.values() if audited.encrypted]
+    tables = [audited for trail in trails if trail.key is not None for audited in trail.audited.values()]
+    found = [audited for audited in tables if audited.encrypted] or tables
     if not found:
         raise NotAudited(
-            "no model of this trail has a column with the policy Encrypt(), so there are no keys to destroy"
+            "this trail has neither an encrypted column nor a provider of keys: there is no key to destroy"
         )
     if len({audited.trail for audited in found}) > 1:
         raise ConfigurationError("several trails encrypt values: say which is meant, by base=")

@@ -14,11 +14,13 @@ from typing import Any, Final
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import DBAPIError
 
 from ..ddl.backend import INTERNAL, backend_for
 from ..model.history import Trail
 
 _DERIVED: Final = "_sa_audit_record_engines"
+_OWN: Final = "sa_audit_own"
 
 
 class RecordEngine(OptionEngine):
@@ -97,9 +99,21 @@ def own_transaction(connection: Connection, trail: Trail, *, relaxed: bool = Fal
         return
     engine = record_engine(connection, trail, relaxed=relaxed)
     schemas = connection.get_execution_options().get("schema_translate_map")
-    options: dict[str, Any] = {INTERNAL: True, **({"schema_translate_map": schemas} if schemas else {})}
+    options: dict[str, Any] = {INTERNAL: True, _OWN: True, **({"schema_translate_map": schemas} if schemas else {})}
     with engine.connect() as own, own.execution_options(**options).begin():
         yield own
+
+
+def is_own(connection: Connection) -> bool:
+    """Tell whether a connection is one of the trail's own, in :func:`own_transaction`."""
+    return bool(connection.get_execution_options().get(_OWN))
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Tell whether a transaction was given up so that others go on, and may be tried again."""
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return code in ("40P01", "40001") or number == 1213
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,43 @@ class Records(Spelling):
     def insert_event(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
         """Write an event: the columns of ``audit_event`` that say what happened."""
         internal(connection, *_insertion(trail.event, entry, values))
+
+    def insert_keys(
+        self,
+        connection: Connection,
+        trail: Trail,
+        entry: Entry,
+        rows: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Write keys of persons, wrapped, and that they were made; of persons who have none yet.
+
+        Args:
+            connection: where.
+            trail: whose.
+            entry: of the transaction.
+            rows: ``name``, ``subject``, ``wrapped``, ``wrapped_by`` and ``commitment`` of each.
+            options: execution options.
+        """
+        keys: Any = trail.person_key
+        made = [{column.name: row[column.name] for column in keys.c} for row in rows]
+        connection.execute(self.insert_absent(keys, "subject"), made, execution_options=options)
+        names = [row["name"] for row in rows]
+        query = sa.select(keys.c.name).where(keys.c.name.in_(names))
+        there = set(connection.scalars(query, execution_options=options))
+        for row in rows:
+            if row["name"] in there:
+                said = {"name": row["name"], "event": "created", "commitment": row["commitment"], "reason": None}
+                self.insert_key(connection, trail, entry, said)
+
+    def insert_key(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
+        """Write what became of a person's key: the columns of ``audit_key`` that say so."""
+        table: Any = trail.key
+        internal(connection, *_insertion(table, entry, values))
+
+    @abstractmethod
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
 
     def insert_access(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> int:
         """Write an entry of a read: the columns of ``audit_access`` that say what was read; give its id."""

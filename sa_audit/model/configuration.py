@@ -1,15 +1,17 @@
-"""Options of one model, and the configuration of one MetaData.  Imports only errors and SQLAlchemy."""
+"""Options of one model, and the configuration of one MetaData.  Imports names, policies, errors and SQLAlchemy."""
 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 from .names import is_name
+from .policy import Digest, Encrypt, Exclude, Mask, Policy
 
 Capture = Literal["session", "trigger"]
 PROVIDES: Final = ("current", "digest_keys", "unwrap", "wrap")
@@ -119,6 +121,7 @@ class Configuration:
     roles: Roles | None = None
     partition: Literal["month"] | None = None
     keys: Any = None
+    context: Mapping[str, Policy] = field(default_factory=dict)
     record_engine: Any = None
     testing: bool = False
 
@@ -132,6 +135,7 @@ class Configuration:
                 raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
         if self.roles is not None and not isinstance(self.roles, Roles):
             raise ConfigurationError(f"configure(roles={self.roles!r}): give sa_audit.Roles(...)")
+        _check_context(self.context)
         engine = self.record_engine
         if engine is not None and not isinstance(getattr(engine, "sync_engine", engine), sa.Engine):
             raise ConfigurationError(f"configure(record_engine={engine!r}): give a sqlalchemy Engine or AsyncEngine")
@@ -150,3 +154,22 @@ def _check_capture(capture: object, where: str) -> None:
 def _check_partition(partition: object, where: str) -> None:
     if partition not in (None, "month"):
         raise ConfigurationError(f"{where}(partition={partition!r}): give 'month', or leave it out")
+
+
+def _check_context(context: object) -> None:
+    if not isinstance(context, Mapping):
+        raise ConfigurationError(f"configure(context={context!r}): give a dict of policies by keys of the context")
+    for name, policy in context.items():
+        said = f"configure(context={{{name!r}: {policy!r}}})"
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{said}: give the key of a context, such as 'remote_addr'")
+        if name == "actor":
+            raise ConfigurationError(
+                f"{said}: a trail has to say who, and asks by it, so the actor has no policy: give a pseudonymous id"
+            )
+        if not isinstance(policy, Exclude | Mask | Digest | Encrypt):
+            raise ConfigurationError(f"{said}: give an instance of a policy, such as sa_audit.Mask()")
+        if isinstance(policy, Encrypt) and policy.subject in (None, name):
+            raise ConfigurationError(
+                f"{said}: name the key of the context that says whose value it is, such as Encrypt('actor')"
+            )

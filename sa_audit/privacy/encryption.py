@@ -146,6 +146,16 @@ def places_of(audited: AuditedTable, column: RecordedColumn, row: str) -> list[P
     return [Place(table, name, row) for table in tables for name in names]
 
 
+def event_place(entry: int, action: str, table: str | None, identity: str | None) -> Place:
+    """Give where the data of an event stands: under its transaction's entry, its action, and the row that it names."""
+    return Place("audit_event", "data", json.dumps([entry, action, table, identity]))
+
+
+def context_place(name: str) -> Place:
+    """Give where a value of a context stands: under its key.  Which row it was written to, the sealed log says."""
+    return Place("audit_transaction", name, "")
+
+
 @dataclass(frozen=True, slots=True)
 class Wrapped:
     """A person's key as the database has it, with the commitment that was recorded when it was made."""
@@ -221,6 +231,10 @@ class Secrets:
         for name, wrapped in found.items():
             if wrapped is None:
                 self.forget(name)
+
+    def is_loaded(self, name: str) -> bool:
+        """Tell whether it is known of a key that it is there, or destroyed."""
+        return name in self._loaded
 
     def open(self, name: str) -> PersonKey | None:
         """Give a key that was loaded, None if it was destroyed.
