@@ -239,11 +239,13 @@ class PersonKeys:
         backend, query = backend_for(self.connection.dialect), sa.select(self.keys.c.name)
         names = []
         for name in self._execute(query.where(self.keys.c.subject == subject)).scalars().all():
-            made = entry()
-            if self._execute(sa.delete(self.keys).where(self.keys.c.name == name)).rowcount == 0:
+            locked = query.where(self.keys.c.name == name).with_for_update()
+            if self._execute(locked).first() is None:
                 continue  # somebody else was first
+            made = entry()
             said = {"name": name, "event": DESTROYED, "commitment": None, "reason": reason}
             backend.insert_key(self.connection, self._trail, made, said)
+            self._execute(sa.delete(self.keys).where(self.keys.c.name == name))  # which its guard lets pass now
             self._secrets.forget(name)
             names.append(name)
         if names:
@@ -253,7 +255,7 @@ class PersonKeys:
     def rewrap(self) -> int:
         """Wrap all keys anew that another than the current key-encryption key wraps; give their number."""
         provider = self._secrets.provider
-        query = self._wrapped().where(self.keys.c.wrapped_by != provider.current).with_for_update()
+        query = self._wrapped().where(self.keys.c.wrapped_by != provider.current).with_for_update(of=self.keys)
         rows = list(self._execute(query))
         for name, subject, wrapped, by, commitment in rows:
             key = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))

@@ -16,6 +16,7 @@ from .postgresql_functions import (
     function_definition,
     guard_function,
     history_function,
+    person_key_function,
     transaction_function,
     trigger_definition,
 )
@@ -37,6 +38,8 @@ class PostgreSQLGuards(Backend):
             "sa_audit_transaction_v1": transaction_function(schema, table),
             "sa_audit_history_v1": history_function(schema, table),
         }
+        if trail.key is not None:
+            texts["sa_audit_person_key_v1"] = person_key_function(schema)
         found = [
             TrailObject(
                 kind="function",
@@ -78,7 +81,8 @@ class PostgreSQLGuards(Backend):
         self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
     ) -> list[TrailObject]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
-        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", "sa_audit_guard_v1", 27)
+        keeper = "sa_audit_person_key_v1" if table is trail.person_key else "sa_audit_guard_v1"
+        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", keeper, 27)
         truncate = ("BEFORE TRUNCATE", "FOR EACH STATEMENT", "sa_audit_guard_v1", 34)
         objects = [
             self._trigger("sa_audit_guard_row", table, trail, (schemas, default_schema), *row, always=True),
@@ -90,7 +94,7 @@ class PostgreSQLGuards(Backend):
         elif _is_captured(table):
             other = ("BEFORE INSERT", "FOR EACH ROW WHEN (pg_trigger_depth() < 1)", "sa_audit_history_row_v1", 7)
             objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *other))
-        elif table not in trail.fixed:
+        elif table not in (*trail.fixed, *trail.secrets_tables):
             rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
             objects.append(
                 self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")

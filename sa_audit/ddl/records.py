@@ -49,13 +49,25 @@ class Records(Spelling):
         keys: Any = trail.person_key
         made = [{column.name: row[column.name] for column in keys.c} for row in rows]
         connection.execute(self.insert_absent(keys, "subject"), made, execution_options=options)
-        names = [row["name"] for row in rows]
-        query = sa.select(keys.c.name).where(keys.c.name.in_(names))
-        there = set(connection.scalars(query, execution_options=options))
-        for row in rows:
-            if row["name"] in there:
-                said = {"name": row["name"], "event": "created", "commitment": row["commitment"], "reason": None}
-                self.insert_key(connection, trail, entry, said)
+        self.insert_created(connection, trail, entry, rows)
+
+    def insert_created(
+        self, connection: Connection, trail: Trail, entry: Entry, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write that keys were made, of those that are there; by one statement."""
+        table, keys = self._key_tables(trail)
+        name: Any = sa.literal_column("substr(v.t, 1, 32)")
+        commitment: Any = sa.literal_column("substr(v.t, 33)")
+        fixed = {"audit_tx": entry.id, "audit_at": entry.recorded_at, "event": "created"}
+        source = sa.text(self.texts_source).bindparams(sa.bindparam("texts", type_=sa.Text()))
+        there = sa.exists().where(keys.c.name == name)
+        query = sa.select(*_typed(table, fixed), name, commitment).select_from(source).where(there)
+        statement = sa.insert(table).from_select([*fixed, "name", "commitment"], query, include_defaults=False)
+        texts = json.dumps([f"{row['name']}{row['commitment']}" for row in rows])
+        internal(connection, statement, {**_named(fixed), "texts": texts})
+
+    def _key_tables(self, trail: Trail) -> tuple[Any, Any]:
+        return trail.key, trail.person_key
 
     def insert_key(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
         """Write what became of a person's key: the columns of ``audit_key`` that say so."""

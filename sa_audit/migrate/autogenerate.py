@@ -203,7 +203,12 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [*trail.fixed, *trail.records, *(audited.history for audited in trail.audited.values())]
+        for table in [
+            *trail.fixed,
+            *trail.records,
+            *trail.secrets_tables,
+            *(audited.history for audited in trail.audited.values()),
+        ]
     }
     places |= {
         _place(script, operation)

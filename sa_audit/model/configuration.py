@@ -90,6 +90,8 @@ class Roles:
         writer: records changes; the application's account is a member.
         reader: asks; auditors are members.
         sealer: seals; the sealer's account is a member.
+        eraser: destroys keys of persons and wraps them anew, and records that as a member of the writer; whoever erases
+            is a member.
 
     Raises:
         ConfigurationError: for a name that is empty, longer than 63 bytes, or given twice.
@@ -99,14 +101,20 @@ class Roles:
     writer: str = "sa_audit_writer"
     reader: str = "sa_audit_reader"
     sealer: str = "sa_audit_sealer"
+    eraser: str = "sa_audit_eraser"
 
     def __post_init__(self) -> None:
-        names = (self.owner, self.writer, self.reader, self.sealer)
+        names = (self.owner, *self.groups)
         for name in names:
             if not name or "\0" in name or len(name.encode()) > 63:
                 raise ConfigurationError(f"Roles with the name {name!r}: give a name of 1 to 63 bytes")
         if len(set(names)) < len(names):
-            raise ConfigurationError(f"Roles{names!r}: give four different names")
+            raise ConfigurationError(f"Roles{names!r}: give five different names")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All but the owner."""
+        return (self.writer, self.reader, self.sealer, self.eraser)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class Trail:
 
     @property
     def secrets_tables(self) -> list[sa.Table]:
-        """The table of wrapped keys, which is not sealed, if there is one."""
+        """The table of wrapped keys, whose rows are not sealed, if there is one."""
         return [self.person_key] if self.person_key is not None else []
 
     def watch_reads(self) -> None:
@@ -102,6 +102,7 @@ class Trail:
             self.key = self._record_table(key_table)
             self.person_key = person_key_table(self.metadata, self.transaction.schema)
             self.person_key.info[TRAIL] = self
+            self.person_key.add_is_dependent_on(self.key)  # which its guards look into
 
     def track(
         self, table: sa.Table, options: AuditOptions | None = None, key: tuple[sa.Column[Any], ...] = ()
