@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from sqlalchemy.engine import Connection
 
@@ -21,10 +21,6 @@ from ..model.records import MAX_SUBJECT
 from ..privacy import keyed_digest, keys_of
 from ..privacy.encryption import PersonKey, Place, encrypted
 from .person_keys import Entries, PersonKeys
-
-CHUNK: Final = 200
-"""How many rows are recorded by one statement, whose size the document adds to."""
-
 
 State: TypeAlias = dict[RecordedColumn, str | None]
 """Texts of a row's protected columns, and of those that say whose values they are."""

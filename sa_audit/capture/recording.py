@@ -23,7 +23,6 @@ from .context import NOBODY, Context, current_context, require
 from .context_policy import claims_of, claims_on, context_persons, without_encrypted
 from .failing import missing_tables_named
 from .person_keys import Entries
-from .protecting import CHUNK as PROTECTED
 from .protecting import protect, require_keys
 
 STATE: Final = "sa_audit.recording"
@@ -280,7 +279,7 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
-        for part in _parts(batch, PROTECTED if target.audited.protected else CHUNK):
+        for part in _parts(batch, recording.backend.protected_chunk if target.audited.protected else CHUNK):
             others += _write_part(connection, recording, target, part, flush)
     return others
 
