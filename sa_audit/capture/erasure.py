@@ -20,10 +20,13 @@ from ..model.declaration import complete
 from ..model.history import AuditedTable, Trail, known_trails, trail_of
 from . import clock
 from .context import current_context, require
+from .events import record_own
 from .failing import fail_closed, missing_tables_named
 from .person_keys import PersonKeys, secrets_of
 from .recording import make_entry, recording_on, target_of
 
+ERASED = "sa_audit.erased"
+REWRAPPED = "sa_audit.rewrapped"
 KEPT = (
     "backups, WAL or binary log archives and replicas hold the wrapped key until they expire, and whoever has the "
     "key-encryption key can open it there",
@@ -79,6 +82,7 @@ def erase(session: Session, subject: Any, reason: str | None = None, *, base: An
     names = _destroy(connection, audited, str(subject), said)
     if not names:
         raise NotAudited(f"there is no key of {str(subject)!r}: nothing is encrypted for that person, or not any more")
+    record_own(connection, audited, ERASED, {"keys": names, "reason": said})
     life = dt.timedelta(seconds=secrets_of(trail).life)
     return Erasure(
         subject=str(subject),
@@ -107,7 +111,11 @@ def rewrap(session: Session, *, base: Any = None) -> int:
     connection = session.connection(bind_arguments={"clause": audited.table})
     target = target_of(audited, connection.get_execution_options())
     with missing_tables_named(connection, target):
-        return PersonKeys(connection, audited.trail, target.schemas).rewrap()
+        done = PersonKeys(connection, audited.trail, target.schemas).rewrap()
+    if done:
+        by = secrets_of(audited.trail).provider.current
+        record_own(connection, audited, REWRAPPED, {"keys": done, "by": by})
+    return done
 
 
 def _plain(session: Any) -> Session:

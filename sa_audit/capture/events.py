@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,6 +97,27 @@ def record(
         _insert(own, audited, entry, values, person)
 
     write_durably(connection, audited, write, persons=() if person is None else (person,))
+
+
+def record_own(connection: Connection, audited: AuditedTable, action: str, data: Mapping[str, Any]) -> None:
+    """Record an event of the trail itself, in the transaction of a connection.
+
+    Args:
+        connection: where.
+        audited: a table of the trail.
+        action: what happened; begins with ``sa_audit.``.
+        data: JSON values.
+
+    Raises:
+        ActorRequired: if the configuration asks for an actor and there is none; likewise ``ReasonRequired``.
+        UnauditedWrite: in AUTOCOMMIT.
+        CaptureMissing: if the database has no trail.
+    """
+    configuration = audited.trail.configuration
+    require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    audited.trail.used = True
+    nowhere = dict.fromkeys(("entity", "table_name", "identity"))
+    _write(connection, audited, {**nowhere, "action": action, "data": dict(data), "durable": 0}, None)
 
 
 def _write(connection: Connection, audited: AuditedTable, values: dict[str, Any], person: str | None) -> None:

@@ -131,6 +131,7 @@ class Configuration:
     keys: Any = None
     context: Mapping[str, Policy] = field(default_factory=dict)
     record_engine: Any = None
+    looks: bool = False
     testing: bool = False
 
     def __post_init__(self) -> None:
@@ -138,7 +139,7 @@ class Configuration:
         _check_partition(self.partition, "configure")
         if self.text_dml not in ("refuse", "allow"):
             raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
-        for name in ("require_actor", "require_reason", "testing"):
+        for name in ("require_actor", "require_reason", "looks", "testing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
         if self.roles is not None and not isinstance(self.roles, Roles):

@@ -68,6 +68,7 @@ def configure(
     keys: Any = None,
     context: Mapping[str, Policy] | None = None,
     record_engine: Any = None,
+    looks: bool = False,
     testing: bool = False,
 ) -> None:
     """Set how the models of one MetaData are recorded; once, before or after the models.
@@ -88,6 +89,8 @@ def configure(
             subject of an ``Encrypt`` is another key of the context.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
             the session's, with a pool of its own.
+        looks: record each look into the trail, and each export, from the command line; the account has to be able to
+            write events.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.
 
     Raises:
@@ -106,6 +109,7 @@ def configure(
             keys=keys,
             context={} if context is None else context,
             record_engine=record_engine,
+            looks=looks,
             testing=testing,
         )
     )
