@@ -73,15 +73,8 @@ def record(
     audited = _audited_for(session, state, base)
     if state is not None and state.identity is None and state.session is session:
         session.flush()
-    values = {
-        "action": action,
-        "entity": None,
-        "table_name": None,
-        "identity": None,
-        **(row_of(state) if state is not None else {}),
-        "data": said,
-        "durable": int(durable),
-    }
+    row = row_of(state) if state is not None else dict.fromkeys(("entity", "table_name", "identity"))
+    values = {**row, "action": action, "data": said, "durable": int(durable)}
     arguments = {"mapper": state.mapper} if state is not None else {"clause": audited.table}
     connection = session.connection(bind_arguments=arguments)
     configuration = audited.trail.configuration

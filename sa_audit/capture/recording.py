@@ -22,6 +22,7 @@ from . import clock
 from .context import NOBODY, Context, current_context, require
 from .context_policy import claims_of, claims_on, context_persons, without_encrypted
 from .failing import missing_tables_named
+from .keys import refuse_equal_keys
 from .person_keys import Entries
 from .protecting import protect, require_keys
 
@@ -325,24 +326,6 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
             f"were found to record: {recording.backend.other_key(target.audited, batch.inserted)}"
         )
     return recorded.others
-
-
-def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
-    """Refuse rows that can't be told apart, which a table without primary key lets in.
-
-    Args:
-        audited: the table.
-        surplus: how many rows more than keys there are.
-
-    Raises:
-        UnauditedWrite: if there are any, in such a table.
-    """
-    if surplus > 0 and not audited.table.primary_key.columns:
-        names = ", ".join(column.name for column in audited.key)
-        raise UnauditedWrite(
-            f"{audited.table.fullname} has no primary key, and several rows with the same ({names}), so they can't be "
-            "told apart and recorded: give the table a primary key"
-        )
 
 
 def make_entry(connection: Connection, recording: Recording, target: Target, context: Context | None = None) -> Entry:
