@@ -30,7 +30,9 @@ def models(count: int) -> sa.MetaData:
 
 def secure(engine: sa.Engine, trail: Trail) -> Roles:
     """Make roles and give them the trail, as a migration does."""
-    roles = Roles(owner="bench_owner", writer="bench_writer", reader="bench_reader", sealer="bench_sealer")
+    roles = Roles(
+        owner="bench_owner", writer="bench_writer", reader="bench_reader", sealer="bench_sealer", eraser="bench_eraser"
+    )
     trail.reconfigure(Configuration(roles=roles))
     script, privileges = script_for(engine.dialect), privileges_for(engine.dialect)
     entries = securables(privileges, trail_tables(trail), script.shared_objects(trail), roles, "public")

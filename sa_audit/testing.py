@@ -85,11 +85,11 @@ def _stands(connection: Connection, table: sa.Table) -> bool:
 def _present(connection: Connection, trails: list[Trail]) -> Iterator[tuple[Trail, sa.Table]]:
     """Give the tables of some trails that are there, but for those that they share with a trail of no test."""
     real = {trail for trail in noted_trails(connection.dialect) if not _is_test(trail)}
-    shared = {table.fullname for trail in real for table in (*trail.fixed, *trail.records)}
+    shared = {table.fullname for trail in real for table in (*trail.fixed, *trail.records, *trail.secrets_tables)}
     seen: set[str] = set()
     for trail in trails:
         histories = [audited.history for audited in trail.audited.values()]
-        for table in [*histories, *trail.records, *trail.fixed]:
+        for table in [*histories, *trail.secrets_tables, *trail.records, *trail.fixed]:
             if table.fullname not in seen | shared and _stands(connection, table):
                 seen.add(table.fullname)
                 yield trail, table

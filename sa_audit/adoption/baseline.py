@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..capture import clock
+from ..capture.person_keys import Entries
 from ..capture.protecting import protected_rows, require_keys
+from ..capture.recording import entry_alone
 from ..ddl import Backend, backend_for
 from ..ddl.backend import CLAIMS, Entry, Target, internal
 from ..ddl.events import schemas_of
@@ -232,7 +234,8 @@ class _Run:
                 entry = self.backend.insert_entry(connection, target, self.claims, None, clock.now())
                 document = None
                 if self.audited.protected:
-                    document = protected_rows(connection, self.backend, target, rows, lambda: entry)
+                    alone = Entries(lambda: entry, lambda own: entry_alone(own, target))
+                    document = protected_rows(connection, self.backend, target, rows, alone)
                 internal(connection, self._copy(entry, document), self._parameters(rows))
         if rows:
             step = Step(table=self.audited.table.fullname, rows=len(rows), locked=time.perf_counter() - start)

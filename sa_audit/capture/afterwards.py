@@ -8,7 +8,7 @@ Imports model, ddl, and of capture the recording and the connection of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,13 +20,15 @@ from ..model.history import AuditedTable, Trail
 from ..model.policy import policy_of
 from . import clock
 from .context import Context, current_context
+from .context_policy import claims_on, context_persons
 from .failing import fail_closed, missing_tables_named
 from .identity import identity_text
 from .own_connection import own_transaction, writable
+from .person_keys import Entries, PersonKeys, touched_here
 from .recording import (
     Attempt,
     Recording,
-    claims_of,
+    entry_alone,
     make_entry,
     open_savepoints,
     present_recording,
@@ -52,7 +54,14 @@ class Kept:
     lost: bool = False
 
 
-def write_durably(connection: Connection, audited: AuditedTable, write: Write, *, relaxed: bool = False) -> None:
+def write_durably(
+    connection: Connection,
+    audited: AuditedTable,
+    write: Write,
+    *,
+    relaxed: bool = False,
+    persons: Collection[str] = (),
+) -> None:
     """Write rows of the trail so that they survive a rollback of the session's transaction.
 
     Args:
@@ -60,13 +69,26 @@ def write_durably(connection: Connection, audited: AuditedTable, write: Write, *
         audited: a table of the trail, whose schemas hold.
         write: writes them.
         relaxed: whether the commit need not wait for the disk.
+        persons: whose keys it needs.  One that the session's transaction has made or destroyed, another connection
+            would wait for in vain, so it is written there, and once more if that is rolled back.
     """
     target = target_of(audited, connection.get_execution_options())
     backend = backend_for(connection.dialect)
-    if audited.trail.configuration.record_engine is None and backend.writes_alone(connection):
+    needed = {*persons, *context_persons(audited.trail, current_context()).values()}
+    waits = not touched_here(connection).isdisjoint(needed)
+    if waits or (audited.trail.configuration.record_engine is None and backend.writes_alone(connection)):
         _write_within(connection, target, write)
         return
+    _ensure(connection, target, needed)
     _write_alone(connection, target, current_context(), write, relaxed=relaxed)
+
+
+def _ensure(connection: Connection, target: Target, persons: Collection[str]) -> None:
+    """Make sure of keys before the transaction that needs them, so that it waits for nobody who makes one."""
+    if persons:
+        with own_transaction(connection, target.trail) as own:
+            alone = Entries(lambda: entry_alone(own, target), lambda own: entry_alone(own, target))
+            PersonKeys(own, target.trail, target.schemas).of(sorted(persons), alone)
 
 
 def _write_within(connection: Connection, target: Target, write: Write) -> None:
@@ -89,8 +111,19 @@ def _write(connection: Connection, target: Target, context: Context, write: Writ
     backend = backend_for(connection.dialect)
     first = recording.first_at(connection, target) if recording is not None else None
     with missing_tables_named(connection, target):
-        entry = backend.insert_entry(connection, target, claims_of(context), first, clock.now())
+        claims = claims_alone(connection, target, context, first)
+        entry = backend.insert_entry(connection, target, claims, first, clock.now())
         write(connection, entry)
+
+
+def claims_alone(connection: Connection, target: Target, context: Context, first: Entry | None) -> dict[str, Any]:
+    """Give what is recorded of a context on a connection of the trail's own."""
+
+    def opened(stripped: Context) -> Entry:
+        claims = claims_on(connection, target, stripped, opened, lambda own: entry_alone(own, target))
+        return backend_for(connection.dialect).insert_entry(connection, target, claims, first, clock.now())
+
+    return claims_on(connection, target, context, opened, lambda own: entry_alone(own, target))
 
 
 @event.listens_for(Engine, "rollback")

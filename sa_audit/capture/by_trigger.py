@@ -19,17 +19,19 @@ from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.functions import Function, FunctionElement
 from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 
-from ..ddl.backend import Backend, Target, backend_for, is_supported
+from ..ddl.backend import Backend, Target, backend_for, is_supported, noted_trails
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail, audited_of, capturing
 from . import clock
 from .captured import forget, require_capture
-from .context import NOBODY, current_context
+from .context import NOBODY, Context, current_context
+from .context_policy import claims_of, trail_for
 from .failing import abandon, missing_table
 from .recording import (
+    Recording,
     Told,
     admit,
-    claims_of,
+    claims_here,
     open_savepoints,
     place_of,
     present_recording,
@@ -95,10 +97,21 @@ def tell(connection: Connection, sql: str, execution: Any) -> None:
     if targets:
         recording = recording_on(connection)
         token = recording.token = recording.token or secrets.token_hex(16)
+        claims = _claims(connection, recording, trails, context)
         firsts = [recording.first(place_of(connection, target)) for target in targets]
-        backend.tell(connection, targets, firsts, claims_of(context), token, clock.now)
+        backend.tell(connection, targets, firsts, claims, token, clock.now)
         recording.told.append(Told(context, open_savepoints(connection)))
         recording.told_to = targets
+
+
+def _claims(connection: Connection, recording: Recording, trails: list[Trail], context: Context) -> dict[str, Any]:
+    """Give what the triggers record of a context, by the policies of the database's trail."""
+    noted = noted_trails(connection.dialect)
+    trail = trail_for([one for one in trails if one in noted] or trails)
+    if trail is None or not trail.configuration.context:
+        return claims_of(context)
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    return claims_here(connection, recording, Target(trail.captured()[0], schemas), context)
 
 
 def _refuse_nameless(sql: str, trails: list[Trail], context: Any) -> None:

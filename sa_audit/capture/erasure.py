@@ -21,14 +21,18 @@ from ..model.history import AuditedTable, Trail, known_trails, trail_of
 from ..model.holds import held_history, held_rows
 from . import clock
 from .context import current_context, require
+from .events import record_own
 from .failing import fail_closed, missing_tables_named
 from .person_keys import PersonKeys, secrets_of
 from .recording import make_entry, recording_on, target_of
 
+ERASED = "sa_audit.erased"
+REWRAPPED = "sa_audit.rewrapped"
 KEPT = (
     "backups, WAL or binary log archives and replicas hold the wrapped key until they expire, and whoever has the "
     "key-encryption key can open it there",
-    "columns without the policy Encrypt(), keys of rows, reasons, contexts and event data are as they were recorded",
+    "columns without the policy Encrypt(), keys of rows, reasons, contexts and the data of events that were recorded "
+    "without subject= are as they were recorded",
 )
 
 
@@ -81,6 +85,7 @@ def erase(session: Session, subject: Any, reason: str | None = None, *, base: An
     names = _destroy(connection, audited, str(subject), said)
     if not names:
         raise NotAudited(f"there is no key of {str(subject)!r}: nothing is encrypted for that person, or not any more")
+    record_own(connection, audited, ERASED, {"keys": names, "reason": said})
     life = dt.timedelta(seconds=secrets_of(trail).life)
     return Erasure(
         subject=str(subject),
@@ -109,7 +114,11 @@ def rewrap(session: Session, *, base: Any = None) -> int:
     connection = session.connection(bind_arguments={"clause": audited.table})
     target = target_of(audited, connection.get_execution_options())
     with missing_tables_named(connection, target):
-        return PersonKeys(connection, audited.trail, target.schemas).rewrap()
+        done = PersonKeys(connection, audited.trail, target.schemas).rewrap()
+    if done:
+        by = secrets_of(audited.trail).provider.current
+        record_own(connection, audited, REWRAPPED, {"keys": done, "by": by})
+    return done
 
 
 def _plain(session: Any) -> Session:
@@ -174,10 +183,11 @@ def _encrypting(session: Session, base: Any) -> AuditedTable:
     else:
         noted = noted_trails(session.connection().dialect)
         trails = noted or known_trails()
-    found = [audited for trail in trails for audited in trail.audited.values() if audited.encrypted]
+    tables = [audited for trail in trails if trail.key is not None for audited in trail.audited.values()]
+    found = [audited for audited in tables if audited.encrypted] or tables
     if not found:
         raise NotAudited(
-            "no model of this trail has a column with the policy Encrypt(), so there are no keys to destroy"
+            "this trail has neither an encrypted column nor a provider of keys: there is no key to destroy"
         )
     if len({audited.trail for audited in found}) > 1:
         raise ConfigurationError("several trails encrypt values: say which is meant, by base=")

@@ -1,8 +1,10 @@
-"""Domain events: what happened that is not a row.  Imports errors, model, ddl, and the rest of capture."""
+"""Domain events: what happened that is not a row.  Imports errors, model, ddl, privacy, and the rest of capture."""
 
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,12 +16,15 @@ from ..ddl.backend import Entry, backend_for, noted_trails
 from ..errors import ConfigurationError, NotAudited
 from ..model.declaration import complete
 from ..model.history import AuditedTable, Trail, audited_of, known_trails, trail_of
+from ..model.records import MAX_SUBJECT
+from ..privacy.encryption import encrypted, event_place
 from .afterwards import write_durably
 from .context import current_context, require
 from .context_value import frozen_extra, shown
 from .failing import fail_closed, missing_tables_named
 from .identity import root_of, row_of
-from .recording import make_entry, recording_on, target_of
+from .person_keys import Entries, PersonKeys, secrets_of
+from .recording import entry_alone, make_entry, recording_on, target_of
 
 MAX_ACTION = 255
 OWN_ACTIONS = "sa_audit."
@@ -49,59 +54,89 @@ def record(
         target: the object that it happened to; one that has no key yet is flushed first.
         data: a dict of JSON values.
         durable: write it on a connection of its own, so that it survives a rollback.
-        subject: whose personal data it holds; needs keys, which are not in this release.
+        subject: whose personal data it holds: the data is encrypted under that person's key, as by ``Encrypt()``.
         base: the declarative base or MetaData whose trail is meant, where several are known and there is no target.
 
     Raises:
         ConfigurationError: for an argument that can't be used.
         NotAudited: if there is no trail to write to.
+        UnusableKey: with a subject, if ``configure(keys=...)`` names no provider, or its key can't be used.
         ActorRequired: if the configuration asks for an actor and there is none; likewise ``ReasonRequired``.
         UnauditedWrite: in AUTOCOMMIT.
         CaptureMissing: if the database has no trail.
     """
     session = _plain(session)
-    _check(action, durable, subject)
+    _check(action, durable)
     said = _json(action, data)
+    person = _person(subject, said)
     state = _state_of(target)
     audited = _audited_for(session, state, base)
     if state is not None and state.identity is None and state.session is session:
         session.flush()
-    values = {
-        "action": action,
-        "entity": None,
-        "table_name": None,
-        "identity": None,
-        **(row_of(state) if state is not None else {}),
-        "data": said,
-        "durable": int(durable),
-    }
+    row = row_of(state) if state is not None else dict.fromkeys(("entity", "table_name", "identity"))
+    values = {**row, "action": action, "data": said, "durable": int(durable)}
     arguments = {"mapper": state.mapper} if state is not None else {"clause": audited.table}
     connection = session.connection(bind_arguments=arguments)
     configuration = audited.trail.configuration
     require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
     audited.trail.used = True
+    if person is not None:
+        secrets_of(audited.trail)
     if not durable:
-        _write(connection, audited, values)
+        _write(connection, audited, values, person)
         return
 
     def write(own: Connection, entry: Entry) -> None:
-        _insert(own, audited.trail, entry, values)
+        _insert(own, audited, entry, values, person)
 
-    write_durably(connection, audited, write)
+    write_durably(connection, audited, write, persons=() if person is None else (person,))
 
 
-def _write(connection: Connection, audited: AuditedTable, values: dict[str, Any]) -> None:
+def record_own(connection: Connection, audited: AuditedTable, action: str, data: Mapping[str, Any]) -> None:
+    """Record an event of the trail itself, in the transaction of a connection.
+
+    Args:
+        connection: where.
+        audited: a table of the trail.
+        action: what happened; begins with ``sa_audit.``.
+        data: JSON values.
+
+    Raises:
+        ActorRequired: if the configuration asks for an actor and there is none; likewise ``ReasonRequired``.
+        UnauditedWrite: in AUTOCOMMIT.
+        CaptureMissing: if the database has no trail.
+    """
+    configuration = audited.trail.configuration
+    require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    audited.trail.used = True
+    nowhere = dict.fromkeys(("entity", "table_name", "identity"))
+    _write(connection, audited, {**nowhere, "action": action, "data": dict(data), "durable": 0}, None)
+
+
+def _write(connection: Connection, audited: AuditedTable, values: dict[str, Any], person: str | None) -> None:
     """Write an event in the transaction of a connection."""
     with fail_closed(connection):
         recording = recording_on(connection)
         target = target_of(audited, connection.get_execution_options())
         entry = make_entry(connection, recording, target)
         with missing_tables_named(connection, target):
-            _insert(connection, audited.trail, entry, {**values, "audit_flush": recording.next_flush()})
+            _insert(connection, audited, entry, {**values, "audit_flush": recording.next_flush()}, person)
 
 
-def _insert(connection: Connection, trail: Trail, entry: Entry, values: dict[str, Any]) -> None:
-    backend_for(connection.dialect).insert_event(connection, trail, entry, values)
+def _insert(
+    connection: Connection, audited: AuditedTable, entry: Entry, values: dict[str, Any], person: str | None
+) -> None:
+    if person is not None:
+        values = {**values, "data": _encrypted(connection, audited, entry, values, person)}
+    backend_for(connection.dialect).insert_event(connection, audited.trail, entry, values)
+
+
+def _encrypted(connection: Connection, audited: AuditedTable, entry: Entry, values: dict[str, Any], person: str) -> str:
+    target = target_of(audited, connection.get_execution_options())
+    entries = Entries(lambda: entry, lambda own: entry_alone(own, target))
+    keys = PersonKeys(connection, audited.trail, target.schemas).of([person], entries)
+    place = event_place(entry.id, values["action"], values["table_name"], values["identity"])
+    return encrypted(keys[person], place, json.dumps(values["data"], ensure_ascii=False))
 
 
 # -- arguments -------------------------------------------------------------------------------
@@ -118,7 +153,7 @@ def _plain(session: Any) -> Session:
     return session
 
 
-def _check(action: Any, durable: Any, subject: Any) -> None:
+def _check(action: Any, durable: Any) -> None:
     if not isinstance(action, str) or not action.strip() or len(action) > MAX_ACTION or "\0" in action:
         raise ConfigurationError(
             f"record(action={shown(action)}): give a name such as 'payment.processed', of at most {MAX_ACTION} "
@@ -130,11 +165,22 @@ def _check(action: Any, durable: Any, subject: Any) -> None:
         )
     if not isinstance(durable, bool):
         raise ConfigurationError(f"record(durable={shown(durable)}): give True or False")
-    if subject is not None:
+
+
+def _person(subject: Any, data: Any) -> str | None:
+    """Give what names the person in whose key the data is encrypted."""
+    if subject is None:
+        return None
+    if isinstance(subject, bool) or not isinstance(subject, str | int | uuid.UUID):
+        raise ConfigurationError(f"record(subject={shown(subject)}): give what names the person, a string or a number")
+    person = str(subject)
+    if not person or len(person) > MAX_SUBJECT or "\0" in person:
         raise ConfigurationError(
-            f"record(subject={shown(subject)}) encrypts the data under that person's key, and no keys are configured: "
-            "they are not in this release, so leave it out and keep personal data out of the event"
+            f"record(subject={shown(subject)}): give what names the person, 1 to {MAX_SUBJECT} characters"
         )
+    if data is None:
+        raise ConfigurationError(f"record(subject={shown(subject)}) with no data: there is nothing to encrypt")
+    return person
 
 
 def _json(action: str, data: Any) -> Any:

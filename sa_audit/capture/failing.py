@@ -35,7 +35,12 @@ def missing_table(connection: Connection, target: Target) -> str | None:
     """Look for the trail's tables through the driver, since the connection's transaction has ended."""
     backend = backend_for(connection.dialect)
     fairy = connection.connection
-    for table in (target.trail.transaction, target.audited.history, *target.trail.records):
+    for table in (
+        target.trail.transaction,
+        target.audited.history,
+        *target.trail.records,
+        *target.trail.secrets_tables,
+    ):
         cursor = fairy.cursor()
         try:
             name = backend.table_name(table, target.schemas).replace("\\:", ":")

@@ -106,3 +106,21 @@ def keys_by_equality(
         return None
     chosen = [parameters[column.key] for column in audited.key]
     return [tuple(row.get(p.key, None if p.required else p.effective_value) for p in chosen) for row in rows]
+
+
+def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
+    """Refuse rows that can't be told apart, which a table without primary key lets in.
+
+    Args:
+        audited: the table.
+        surplus: how many rows more than keys there are.
+
+    Raises:
+        UnauditedWrite: if there are any, in such a table.
+    """
+    if surplus > 0 and not audited.table.primary_key.columns:
+        names = ", ".join(column.name for column in audited.key)
+        raise UnauditedWrite(
+            f"{audited.table.fullname} has no primary key, and several rows with the same ({names}), so they can't be "
+            "told apart and recorded: give the table a primary key"
+        )

@@ -23,6 +23,7 @@ from ..model.history import Trail
 
 _DERIVED: Final = "_sa_audit_record_engines"
 AUTOCOMMIT: Final = "AUTOCOMMIT"
+_OWN: Final = "sa_audit_own"
 
 
 class RecordEngine(OptionEngine):
@@ -109,7 +110,7 @@ def own_transaction(connection: Connection, trail: Trail, *, relaxed: bool = Fal
         return
     engine = record_engine(connection, trail, relaxed=relaxed)
     schemas = connection.get_execution_options().get("schema_translate_map")
-    options: dict[str, Any] = {INTERNAL: True, **({"schema_translate_map": schemas} if schemas else {})}
+    options: dict[str, Any] = {INTERNAL: True, _OWN: True, **({"schema_translate_map": schemas} if schemas else {})}
     with engine.connect() as own, own.execution_options(**options).begin():
         yield own
 
@@ -167,6 +168,18 @@ def _wrapped(engine: Engine, sql: str, parameters: Any, error: Any, lost: bool) 
         dialect=dialect,
     )
     return wrapped
+
+
+def is_own(connection: Connection) -> bool:
+    """Tell whether a connection is one of the trail's own, in :func:`own_transaction`."""
+    return bool(connection.get_execution_options().get(_OWN))
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Tell whether a transaction was given up so that others go on, and may be tried again."""
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return code in ("40P01", "40001") or number == 1213
 
 
 @contextmanager

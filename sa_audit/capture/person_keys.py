@@ -1,24 +1,55 @@
 """The keys of persons in the database: made with the first value, looked up by person or by name.
 
-Imports model, ddl, privacy, errors, and of capture the recording.
+Imports model, ddl, privacy, errors, and of capture the connection of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
-from ..ddl.backend import OWN, Backend, Entry, SchemaMap, backend_for
+from ..ddl.backend import OWN, Entry, SchemaMap, backend_for
 from ..errors import UnusableKey
 from ..model import Trail
 from ..privacy.encryption import PersonKey, Secrets, Wrapped, commitment_of, new_key, wrapping_context
+from .own_connection import is_deadlock, is_own, own_transaction
 
 CREATED: Final = "created"
 DESTROYED: Final = "destroyed"
 CHUNK: Final = 500
+_TOUCHED: Final = "sa_audit.persons"
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Gives the entry under which new keys are recorded.
+
+    Attributes:
+        here: that of the transaction in which they are made.
+        alone: on a connection of the trail's own, a new one.
+    """
+
+    here: Callable[[], Entry]
+    alone: Callable[[Connection], Entry]
+
+
+def touched_here(connection: Connection) -> frozenset[str]:
+    """Give the persons whose keys a connection's present transaction made or destroyed: others would wait for it."""
+    root, persons = connection.info.get(_TOUCHED, (None, frozenset()))
+    return persons if root is not None and root() is connection.get_transaction() else frozenset()
+
+
+def _touch(connection: Connection, subjects: Iterable[str]) -> None:
+    root = connection.get_transaction()
+    if root is not None:
+        connection.info[_TOUCHED] = (weakref.ref(root), touched_here(connection) | frozenset(subjects))
 
 
 def secrets_of(trail: Trail) -> Secrets:
@@ -50,27 +81,34 @@ class PersonKeys:
 
     def __init__(self, connection: Connection, trail: Trail, schemas: SchemaMap | None = None) -> None:
         if trail.key is None or trail.person_key is None:
-            raise UnusableKey("no model of this MetaData encrypts, so there are no keys of persons")
+            raise UnusableKey(
+                "there are no keys of persons: configure(base, keys=...) names where keys come from, such as "
+                "sa_audit.privacy.FileKeys(path), and makes their tables known"
+            )
         self.connection = connection
         self.events, self.keys = trail.key, trail.person_key
         self._options: dict[str, Any] = {**OWN, **({"schema_translate_map": dict(schemas)} if schemas else {})}
+        self._trail, self._schemas = trail, schemas
         self._secrets = secrets_of(trail)
 
-    def of(self, subjects: Collection[str], entry: Callable[[], Entry]) -> dict[str, PersonKey]:
+    def of(self, subjects: Collection[str], entries: Entries) -> dict[str, PersonKey]:
         """Give the keys of persons, made now for those that have none.
+
+        They are made on a connection of the trail's own and committed at once, so that no transaction waits for
+        another's to end, and values that survive a rollback have a key; in the transaction itself only where the
+        database has one writer, or where that transaction has destroyed a person's former key.
 
         Args:
             subjects: the persons, of at most :data:`MAX_SUBJECT` characters each.
-            entry: gives the transaction's entry, under which a new key is recorded.
+            entries: gives the entry under which a new key is recorded.
 
         Raises:
             UnusableKey: if there is no key of a person after it was made.
         """
         found = self._by_subject(subjects)
-        missing = [subject for subject in subjects if subject not in found]
+        missing = sorted(subject for subject in subjects if subject not in found)
         if missing:
-            self._make(missing, entry())
-            found |= self._by_subject(missing, fresh=True)
+            found |= self._make(missing, entries)
         for subject in missing:
             if subject not in found:
                 raise UnusableKey(
@@ -98,22 +136,57 @@ class PersonKeys:
             keys.c.name, keys.c.subject, keys.c.wrapped, keys.c.wrapped_by, events.c.commitment
         ).select_from(keys.join(events, made))
 
-    def _make(self, subjects: Iterable[str], entry: Entry) -> None:
+    def _make(self, subjects: Sequence[str], entries: Entries) -> dict[str, PersonKey]:
         """Make keys, but for persons who were given one at the same time by another transaction."""
-        backend: Backend = backend_for(self.connection.dialect)
+        made = {subject: new_key() for subject in subjects}
+        wrapped = [self._wrap(subject, key) for subject, key in made.items()]
+        if self._makes_here(subjects):
+            self._insert(wrapped, entries.here())
+            _touch(self.connection, subjects)
+            return self._kept(made)
+        for left in reversed(range(_TRIES)):
+            try:
+                with own_transaction(self.connection, self._trail) as own:
+                    there = PersonKeys(own, self._trail, self._schemas)
+                    there._insert(wrapped, entries.alone(own))
+                    return there._kept(made)
+            except DBAPIError as error:  # others make keys at the same time, and it is this transaction alone that goes
+                if not left or not is_deadlock(error):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _makes_here(self, subjects: Collection[str]) -> bool:
+        if is_own(self.connection) or not touched_here(self.connection).isdisjoint(subjects):
+            return True
+        alone = self._trail.configuration.record_engine is None
+        return alone and backend_for(self.connection.dialect).writes_alone(self.connection)
+
+    def _wrap(self, subject: str, key: PersonKey) -> dict[str, Any]:
         provider = self._secrets.provider
-        for subject in subjects:
-            key = new_key()
-            row = {
-                "name": key.name,
-                "subject": subject,
-                "wrapped": provider.wrap(key.secret, wrapping_context(key.name, subject)),
-                "wrapped_by": provider.current,
-            }
-            if self._execute(backend.insert_absent(self.keys, "subject"), row).rowcount == 0:
-                continue
-            said = {"name": key.name, "event": CREATED, "commitment": commitment_of(key)}
-            self._execute(sa.insert(self.events), {**said, "audit_tx": entry.id, "audit_at": entry.recorded_at})
+        return {
+            "name": key.name,
+            "subject": subject,
+            "wrapped": provider.wrap(key.secret, wrapping_context(key.name, subject)),
+            "wrapped_by": provider.current,
+            "commitment": commitment_of(key),
+        }
+
+    def _insert(self, rows: Sequence[Mapping[str, Any]], entry: Entry) -> None:
+        backend_for(self.connection.dialect).insert_keys(self.connection, self._trail, entry, rows, self._options)
+
+    def _kept(self, made: Mapping[str, PersonKey]) -> dict[str, PersonKey]:
+        """Give the keys that the database has now, and keep those in memory that are the ones made here."""
+        found: dict[str, PersonKey] = {}
+        others = []
+        for start in range(0, len(made), CHUNK):
+            among = self.keys.c.subject.in_(list(made)[start : start + CHUNK])
+            query = backend_for(self.connection.dialect).current(sa.select(self.keys.c.subject, self.keys.c.name))
+            for subject, name in self._execute(query.where(among)):
+                if subject in made and made[subject].name == name:
+                    found[subject] = self._secrets.keep(made[subject])
+                else:
+                    others.append(subject)
+        return found | self._by_subject(others, fresh=True)
 
     def named(self, names: Collection[str]) -> dict[str, PersonKey | None]:
         """Give keys by their names, None for one that was destroyed.
@@ -125,6 +198,10 @@ class PersonKeys:
         wanted = list(names)
         for start in range(0, len(wanted), CHUNK):
             self._load(self.events.c.name.in_(wanted[start : start + CHUNK]))
+        late = [name for name in wanted if not self._secrets.is_loaded(name)]
+        if late and not self._makes_here(()):  # made after the snapshot that this transaction reads
+            with own_transaction(self.connection, self._trail) as own:
+                PersonKeys(own, self._trail, self._schemas)._load(self.events.c.name.in_(late))
         return {name: self._secrets.open(name) for name in wanted}
 
     def load(self) -> Secrets:
@@ -159,20 +236,26 @@ class PersonKeys:
             reason: why.
             entry: gives the transaction's entry.
         """
-        query = sa.select(self.keys.c.name).where(self.keys.c.subject == subject).with_for_update()
-        names = [row[0] for row in self._execute(query)]
-        for name in names:
+        backend, query = backend_for(self.connection.dialect), sa.select(self.keys.c.name)
+        names = []
+        for name in self._execute(query.where(self.keys.c.subject == subject)).scalars().all():
+            locked = query.where(self.keys.c.name == name).with_for_update()
+            if self._execute(locked).first() is None:
+                continue  # somebody else was first
             made = entry()
-            self._execute(sa.delete(self.keys).where(self.keys.c.name == name))
-            said = {"name": name, "event": DESTROYED, "reason": reason}
-            self._execute(sa.insert(self.events), {**said, "audit_tx": made.id, "audit_at": made.recorded_at})
+            said = {"name": name, "event": DESTROYED, "commitment": None, "reason": reason}
+            backend.insert_key(self.connection, self._trail, made, said)
+            self._execute(sa.delete(self.keys).where(self.keys.c.name == name))  # which its guard lets pass now
             self._secrets.forget(name)
+            names.append(name)
+        if names:
+            _touch(self.connection, [subject])
         return names
 
     def rewrap(self) -> int:
         """Wrap all keys anew that another than the current key-encryption key wraps; give their number."""
         provider = self._secrets.provider
-        query = self._wrapped().where(self.keys.c.wrapped_by != provider.current).with_for_update()
+        query = self._wrapped().where(self.keys.c.wrapped_by != provider.current).with_for_update(of=self.keys)
         rows = list(self._execute(query))
         for name, subject, wrapped, by, commitment in rows:
             key = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))

@@ -8,23 +8,19 @@ Imports model, ddl, privacy, errors, and of capture the keys of persons.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from sqlalchemy.engine import Connection
 
-from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target
+from ..ddl.backend import Backend, Batch, Image, Key, Target
 from ..errors import UnauditedWrite
 from ..model import AuditedTable, RecordedColumn
 from ..model.records import MAX_SUBJECT
 from ..privacy import keyed_digest, keys_of
 from ..privacy.encryption import PersonKey, Place, encrypted
-from .person_keys import PersonKeys
-
-CHUNK: Final = 200
-"""How many rows are recorded by one statement, whose size the document adds to."""
-
+from .person_keys import Entries, PersonKeys
 
 State: TypeAlias = dict[RecordedColumn, str | None]
 """Texts of a row's protected columns, and of those that say whose values they are."""
@@ -42,9 +38,7 @@ def require_keys(audited: AuditedTable) -> None:
             audited.subject_of(column)
 
 
-def protect(
-    connection: Connection, backend: Backend, target: Target, batch: Batch, entry: Callable[[], Entry]
-) -> Batch:
+def protect(connection: Connection, backend: Backend, target: Target, batch: Batch, entries: Entries) -> Batch:
     """Give a batch with the document of what the history shall hold, and with images that hold nothing else.
 
     Args:
@@ -52,7 +46,7 @@ def protect(
         backend: the database.
         target: the table.
         batch: what is to be recorded.
-        entry: gives the transaction's entry, if a person's key is to be made.
+        entries: gives the entry under which a person's key is recorded, if one is to be made.
     """
     audited = target.audited
     if not audited.protected:
@@ -64,14 +58,14 @@ def protect(
         for key, label, values in backend.read_protected(connection, target, keys)
     ]
     images = [Image(image.key, backend.image_of(_bare(audited, old[image.key]))) for image in batch.images]
-    return Batch(batch.inserted, images, batch.deleted, _document(connection, target, rows, entry))
+    return Batch(batch.inserted, images, batch.deleted, _document(connection, target, rows, entries))
 
 
 def protected_rows(
-    connection: Connection, backend: Backend, target: Target, keys: Sequence[Key], entry: Callable[[], Entry]
+    connection: Connection, backend: Backend, target: Target, keys: Sequence[Key], entries: Entries
 ) -> str:
     """Give the document for rows that are recorded as they stand."""
-    protected = protect(connection, backend, target, Batch(inserted=keys), entry).protected
+    protected = protect(connection, backend, target, Batch(inserted=keys), entries).protected
     return protected if protected is not None else "{}"
 
 
@@ -99,17 +93,15 @@ def _old(audited: AuditedTable, backend: Backend, values: Sequence[Any] | None) 
     return _state(audited, backend, [values[places[column]] for column in audited.protected_reads])
 
 
-def _document(connection: Connection, target: Target, rows: Sequence[_Row], entry: Callable[[], Entry]) -> str:
-    forms = _Forms(connection, target, rows, entry)
+def _document(connection: Connection, target: Target, rows: Sequence[_Row], entries: Entries) -> str:
+    forms = _Forms(connection, target, rows, entries)
     return json.dumps({row.label: forms.members(row) for row in rows})
 
 
 class _Forms:
     """What the history holds of the values of some rows."""
 
-    def __init__(
-        self, connection: Connection, target: Target, rows: Sequence[_Row], entry: Callable[[], Entry]
-    ) -> None:
+    def __init__(self, connection: Connection, target: Target, rows: Sequence[_Row], entries: Entries) -> None:
         self.audited = target.audited
         digests = any(column.digested for column in self.audited.protected)
         self._digest_key = keys_of(self.audited).digest_keys[0] if digests else b""
@@ -124,7 +116,7 @@ class _Forms:
                 if state[column] is not None
             )
             keys = PersonKeys(connection, target.trail, target.schemas)
-            self._keys = keys.of(list(persons), entry) if persons else {}
+            self._keys = keys.of(list(persons), entries) if persons else {}
 
     def members(self, row: _Row) -> dict[str, str | None]:
         """Give for the column at each place its new form, ``n``, and, where it changed, the old one as JSON, ``b``."""

@@ -1,13 +1,12 @@
 """What is being recorded on one connection: the open entries of its transaction, and the one way to write history.
 
 The state stands in ``Connection.info`` and belongs to one root transaction.  Imports model, ddl, and of capture
-the context, the clock and the protecting.
+the context with its policies, the clock and the protecting.
 """
 
 from __future__ import annotations
 
 import contextvars
-import json
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,11 @@ from ..ddl.backend import Backend, Batch, Entry, Image, Key, Target, backend_for
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import clock
-from .context import Context, current_context, require
+from .context import NOBODY, Context, current_context, require
+from .context_policy import claims_of, claims_on, context_persons, without_encrypted
 from .failing import missing_tables_named
-from .protecting import CHUNK as PROTECTED
+from .keys import refuse_equal_keys
+from .person_keys import Entries
 from .protecting import protect, require_keys
 
 STATE: Final = "sa_audit.recording"
@@ -34,13 +35,14 @@ class OpenEntry:
     """An entry of this transaction, with the savepoints that it was born inside of and that are still open.
 
     ``place`` is the schema of its table: trails that share the table share their entries, and one whose schema is
-    translated has entries in several.
+    translated has entries in several.  ``first`` is the transaction's first one in its place.
     """
 
     place: str | None
     context: Context
     entry: Entry
     savepoints: list[str]
+    first: Entry
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class Recording:
 
     def first(self, place: str | None) -> Entry | None:
         """Give the transaction's first entry in a place."""
-        return next((known.entry for known in self.entries if known.place == place), None)
+        return next((known.first for known in self.entries if known.place == place), None)
 
     def opened(self, entry: OpenEntry) -> None:
         """Keep a new entry, which the database is told of with the next statement, for its triggers to go on from."""
@@ -205,6 +207,8 @@ def admit(connection: Connection, audited: Any) -> Recording:
     configuration = audited.trail.configuration
     if configuration.require_actor or configuration.require_reason:
         require(current_context(), actor=configuration.require_actor, reason=configuration.require_reason)
+    if configuration.context:
+        context_persons(audited.trail, current_context())
     if isinstance(audited, AuditedTable):
         require_keys(audited)
     recording = recording_on(connection)
@@ -276,7 +280,7 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
-        for part in _parts(batch, PROTECTED if target.audited.protected else CHUNK):
+        for part in _parts(batch, recording.backend.protected_chunk if target.audited.protected else CHUNK):
             others += _write_part(connection, recording, target, part, flush)
     return others
 
@@ -296,20 +300,23 @@ def _parts(batch: Batch, chunk: int) -> Iterator[Batch]:
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
     place, context = place_of(connection, target), current_context()
-    batch = protect(connection, recording.backend, target, batch, lambda: make_entry(connection, recording, target))
+    batch = protect(connection, recording.backend, target, batch, entries_of(connection, recording, target))
     entry = recording.find(place, context)
+    claims = claims_of(NOBODY) if entry is not None else claims_here(connection, recording, target, context)
+    first = recording.first(place) or _told_first(connection, recording, target)
     recorded = recording.backend.record(
         connection,
         target,
         batch,
         flush=flush,
         entry=entry,
-        claims=claims_of(context),
-        first=recording.first(place) or _told_first(connection, recording, target),
+        claims=claims,
+        first=first,
         now=clock.now(),
     )
     if recorded.entry is not None and entry is None:
-        recording.opened(OpenEntry(place, context, recorded.entry, open_savepoints(connection)))
+        opened = OpenEntry(place, context, recorded.entry, open_savepoints(connection), first or recorded.entry)
+        recording.opened(opened)
     if recorded.entry is not None:
         note_trail(connection.dialect, target.trail)
     refuse_equal_keys(target.audited, recorded.others - len(batch.images) - len(batch.deleted))
@@ -321,35 +328,43 @@ def _write_part(connection: Connection, recording: Recording, target: Target, ba
     return recorded.others
 
 
-def refuse_equal_keys(audited: AuditedTable, surplus: int) -> None:
-    """Refuse rows that can't be told apart, which a table without primary key lets in.
-
-    Args:
-        audited: the table.
-        surplus: how many rows more than keys there are.
-
-    Raises:
-        UnauditedWrite: if there are any, in such a table.
-    """
-    if surplus > 0 and not audited.table.primary_key.columns:
-        names = ", ".join(column.name for column in audited.key)
-        raise UnauditedWrite(
-            f"{audited.table.fullname} has no primary key, and several rows with the same ({names}), so they can't be "
-            "told apart and recorded: give the table a primary key"
-        )
-
-
-def make_entry(connection: Connection, recording: Recording, target: Target) -> Entry:
-    """Give the transaction's entry for the present context, made now if there is none."""
-    place, context = place_of(connection, target), current_context()
+def make_entry(connection: Connection, recording: Recording, target: Target, context: Context | None = None) -> Entry:
+    """Give the transaction's entry for a context, by default the present one; made now if there is none."""
+    place, context = place_of(connection, target), context if context is not None else current_context()
     entry = recording.find(place, context)
     if entry is None:
         with missing_tables_named(connection, target):
+            claims = claims_here(connection, recording, target, context)
             first = recording.first(place) or _told_first(connection, recording, target)
-            entry = recording.backend.insert_entry(connection, target, claims_of(context), first, clock.now())
-        recording.opened(OpenEntry(place, context, entry, open_savepoints(connection)))
+            entry = recording.backend.insert_entry(connection, target, claims, first, clock.now())
+        recording.opened(OpenEntry(place, context, entry, open_savepoints(connection), first or entry))
     note_trail(connection.dialect, target.trail)
     return entry
+
+
+def claims_here(connection: Connection, recording: Recording, target: Target, context: Context) -> dict[str, Any]:
+    """Give what is recorded of a context in this transaction."""
+
+    def opened(stripped: Context) -> Entry:
+        return make_entry(connection, recording, target, stripped)
+
+    return claims_on(connection, target, context, opened, lambda own: entry_alone(own, target))
+
+
+def entry_alone(own: Connection, target: Target) -> Entry:
+    """Make an entry on a connection of the trail's own, without what is encrypted in the present context."""
+    context = without_encrypted(target.trail, current_context())
+
+    def opened(_stripped: Context) -> Entry:
+        raise AssertionError("nothing is encrypted in it")
+
+    claims = claims_on(own, target, context, opened, lambda _own: opened(context))
+    return backend_for(own.dialect).insert_entry(own, target, claims, None, clock.now())
+
+
+def entries_of(connection: Connection, recording: Recording, target: Target) -> Entries:
+    """Give what gives the entries under which keys of persons are recorded."""
+    return Entries(lambda: make_entry(connection, recording, target), lambda own: entry_alone(own, target))
 
 
 def _told_first(connection: Connection, recording: Recording, target: Target) -> Entry | None:
@@ -357,18 +372,6 @@ def _told_first(connection: Connection, recording: Recording, target: Target) ->
     if not recording.told_to:
         return None
     return recording.backend.told_first(connection, target, recording.token)
-
-
-def claims_of(context: Context) -> dict[str, Any]:
-    """Give a context as the columns of an entry."""
-    return {
-        "actor": context.actor,
-        "on_behalf_of": context.on_behalf_of,
-        "reason": context.reason,
-        "request_id": context.request_id,
-        "remote_addr": context.remote_addr,
-        "context": None if context.json is None else json.loads(context.json),
-    }
 
 
 def open_savepoints(connection: Connection) -> list[str]:

@@ -57,7 +57,7 @@ def beyond(entry: Securable, held: Held, roles: Roles) -> frozenset[Right]:
 
     A right to insert a column that is the application's to write stays after the model has dropped the column.
     """
-    groups = {PUBLIC, roles.writer, roles.reader, roles.sealer}
+    groups = {PUBLIC, *roles.groups}
     return frozenset(
         right for right in held.rights - entry.rights if right.grantee in groups and not _left_over(entry, right, roles)
     )

@@ -31,6 +31,7 @@ from ..query.change import OPERATIONS
 from ..query.timetravel import as_of as query_as_of
 from .encoding import takes_unicode
 from .failure import CANT_RUN, CantRun, WrongUsage, exit_code, sentence
+from .looking import looked
 from .models import Models, load_models, parse_key
 from .past import all_names, row_of, rows_of
 from .results import DiffResult, HistoryResult, LogResult, ReadsResult, RestoreResult, Result, RowResult, RowsResult
@@ -134,6 +135,9 @@ def log(
             limit=limit,
             after=after,
         )
+        session.close()
+        question = {"actor": actor, "entity": entity, "operation": operation, "action": action, "since": since}
+        looked(place.engine, place.models.trail, "log", {**question, "until": until, "after": after}, len(page.entries))
     _print(LogResult(page), json)
 
 
@@ -160,6 +164,9 @@ def show(
         changes = query_history(
             session, entity.target, identity, since=_when(since), until=_when(until), attribute=attribute
         )
+        question = {"model": model, "key": key, "since": since, "until": until, "attribute": attribute}
+        session.close()
+        looked(place.engine, place.models.trail, "show", question, len(changes))
     _print(HistoryResult(f"{entity.name} {key}", changes), json)
 
 
@@ -178,6 +185,9 @@ def reads(
         entity = place.models.entity(model)
         identity = parse_key(entity, key)
         found = query_reads(session, entity.target, identity, since=_when(since), until=_when(until))
+        session.close()
+        question = {"model": model, "key": key, "since": since, "until": until}
+        looked(place.engine, place.models.trail, "reads", question, len(found))
     _print(ReadsResult(f"{entity.name} {key}", found), json)
 
 
@@ -196,6 +206,9 @@ def diff(
         entity = place.models.entity(model)
         identity = parse_key(entity, key)
         found = query_diff(session, entity.target, identity, _when(earlier), _when(later))
+        session.close()
+        question = {"model": model, "key": key, "from": earlier, "to": later}
+        looked(place.engine, place.models.trail, "diff", question, len(found))
     _print(DiffResult(f"{entity.name} {key}", earlier, later, found), json)
 
 
@@ -216,10 +229,13 @@ def as_of(
         identity = None if key is None else parse_key(entity, key)
         with query_as_of(place.engine, _when(when)) as past:
             if identity is not None:
+                shown = 1
                 result = RowResult(f"{entity.name} {key} as of {when}", row_of(past, entity, identity))
             else:
                 rows = rows_of(past, entity, limit + 1)
+                shown = len(rows[:limit])
                 result = RowsResult(f"{entity.name} as of {when}", all_names(rows), rows[:limit], len(rows) > limit)
+        looked(place.engine, place.models.trail, "as-of", {"model": model, "key": key, "when": when}, shown)
     _print(result, json)
 
 

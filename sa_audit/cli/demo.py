@@ -327,7 +327,7 @@ def _blame(story: Story) -> RenderableType:
             plain(to_text(change.state[name])),
             plain(moment(change.recorded_at)),
             who(change.transaction),
-            plain(change.reason or ""),
+            plain(str(change.reason or "")),
         )
     return table
 

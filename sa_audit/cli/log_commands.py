@@ -233,6 +233,7 @@ def export(
 ) -> None:
     """Hand out changes, as lines or as a bundle with its proofs."""
     from .exporting import make_bundle, write_changes
+    from .looking import EXPORTED, looked
 
     if form not in ("jsonl", "csv"):
         raise WrongUsage(f"--format {form!r}: give jsonl or csv")
@@ -240,6 +241,8 @@ def export(
         entity = place.models.entity(model) if model else None
         identity = parse_key(entity, key) if entity is not None and key is not None else None
         metadata = place.models.trail.metadata
+        question = {"model": model, "key": key, "bundle": bundle, "format": None if bundle else form}
+        looked(place.engine, place.models.trail, "export", question, None, EXPORTED)
         if bundle is None:
             write_changes(place.engine, metadata, entity, identity, form, sys.stdout)
             return

@@ -17,8 +17,8 @@ from sqlalchemy.engine import Connection
 
 from ..adoption.notes import note
 from ..capture import clock
+from ..capture.afterwards import claims_alone
 from ..capture.context import current_context
-from ..capture.recording import claims_of
 from ..catalog.partitions import PartitionedHistory, following
 from ..ddl.backend import OWN
 from ..ddl.events import run
@@ -122,7 +122,8 @@ def _tell(
     counts: Mapping[dt.datetime, int],
 ) -> None:
     """Leave an event, under who and why of the context."""
-    entry = backend.insert_entry(connection, Target(audited), claims_of(current_context()), None, clock.now())
+    claims = claims_alone(connection, Target(audited), current_context(), None)
+    entry = backend.insert_entry(connection, Target(audited), claims, None, clock.now())
     moved = {f"{month:%Y-%m}": number for month, number in counts.items()}
     values = {
         "action": ACTION,

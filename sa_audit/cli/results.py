@@ -239,7 +239,7 @@ def who(info: TransactionInfo) -> Text:
     """Give the actor, and for whom it acted."""
     text = plain(printable(info.actor), style="cyan") if info.actor else Text("nobody named", style="dim")
     if info.on_behalf_of:
-        text.append(f"\nfor {printable(info.on_behalf_of)}")
+        text.append(f"\nfor {printable(str(info.on_behalf_of))}")
     return text
 
 
@@ -259,9 +259,10 @@ def what(change: Change | Event | Access, limit: int | None = None) -> Text:
     title = printable(change.action) if isinstance(change, Event) else change.operation
     text = Text(title, style=STYLES.get(change.operation, ""))
     if change.reason:
-        text.append(f" ({printable(change.reason)})", style="dim")
+        text.append(f" ({printable(str(change.reason))})", style="dim")
     if isinstance(change, Event):
-        for name, value in (change.data or {}).items():
+        data = {"data": change.data} if isinstance(change.data, Marker) else change.data
+        for name, value in (data or {}).items():
             text.append(f"\n{printable(name)} ", style="bold not dim")
             text.append(to_text(value, limit), style="default")
         return text

@@ -23,6 +23,8 @@ from .records import Records
 from .values import (
     CLAIMS,
     INTERNAL,
+    KEY_LOST,
+    KEY_MOVED,
     MARKER,
     MESSAGE,
     OWN,
@@ -347,6 +349,8 @@ def _make(dialect: Dialect) -> Backend:
 __all__ = [
     "CLAIMS",
     "INTERNAL",
+    "KEY_LOST",
+    "KEY_MOVED",
     "MARKER",
     "MESSAGE",
     "OWN",

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ..errors import TrailNotEmpty
 from ..model.declaration import complete
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail, trail_of
-from ..model.records import ACCESS, EVENT
+from ..model.records import ACCESS, EVENT, PERSON_KEY
 from ..model.tables import TRAIL_TABLE
 from .backend import INTERNAL, SchemaMap, backend_for, note_trail
 from .objects import dropped, replacing
@@ -28,7 +28,7 @@ lifted: contextvars.ContextVar[tuple[str, frozenset[int]]] = contextvars.Context
 """Where a test has lifted the guards: the database's URL, and the ids of the trails."""
 
 _LATE = "sa_audit.late_tables"
-KEPT = ("history", "audit_transaction", "audit_block", EVENT, ACCESS)
+KEPT = ("history", "audit_transaction", "audit_block", EVENT, ACCESS, PERSON_KEY)
 """The marks of tables that are not dropped while they hold rows."""
 
 
@@ -163,8 +163,7 @@ def _after_drop(table: sa.Table, connection: Connection, **_kw: Any) -> None:
 
 def _refuse_to_drop(table: sa.Table, connection: Connection) -> None:
     mark = table.info.get(TRAIL_TABLE)
-    keys = mark is None and TRAIL in table.info  # without which the history is unreadable
-    if not (keys or mark in KEPT) or _is_lifted(table, connection):
+    if mark not in KEPT or _is_lifted(table, connection):
         return
     statement = sa.select(sa.literal(1)).select_from(table).limit(1)
     if connection.execute(statement, execution_options={INTERNAL: True}).first() is not None:

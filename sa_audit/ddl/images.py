@@ -79,6 +79,9 @@ class Images(Stages):
 
     # -- protected values ----------------------------------------------------------
 
+    protected_chunk: ClassVar[int] = 200
+    """How many rows are recorded by one statement that has the document ``protected``."""
+
     def image_values(self, image: Image) -> list[Any]:
         """Give the values of an image, one for each recorded column; by default it is one JSON array."""
         values: list[Any] = json.loads(image.values[0])

@@ -61,6 +61,8 @@ class MariaDB(MariaDBCapture):
         """Keep each recorded column as text."""
         return [self._text(column, alias) for column in audited.columns]
 
+    protected_chunk = 50  # each look-up reads the document from its beginning
+
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT IGNORE."""
         return mysql.insert(table).prefix_with("IGNORE")

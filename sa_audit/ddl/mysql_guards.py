@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from ..errors import CaptureMissing
 from ..model.history import Trail
 from ..model.names import short_name
-from .backend import MESSAGE, Backend, SchemaMap
+from .backend import KEY_LOST, KEY_MOVED, MESSAGE, Backend, SchemaMap
 from .objects import TrailObject, spoken
 from .pruning import allowed, is_pruned, place_of
 
@@ -64,6 +64,8 @@ class MariaDBGuards(Backend):
         self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
     ) -> list[TrailObject]:
         """Give guards of UPDATE and DELETE (REPLACE is a DELETE), and what fits an inserted row to its transaction."""
+        if table is trail.person_key:
+            return self._key_guards(table, trail, schemas)
         bodies = {}
         for event in ("UPDATE", "DELETE"):
             message = f"{MESSAGE}: {event} on {table.name} refused"[:128].replace("'", "''")
@@ -74,6 +76,15 @@ class MariaDBGuards(Backend):
             bodies["INSERT"] = self._transaction_body(trail, schemas)
         elif table not in trail.fixed:
             bodies["INSERT"] = self._history_body(table, trail, schemas, default_schema)
+        return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
+
+    def _key_guards(self, table: sa.Table, trail: Trail, schemas: SchemaMap) -> list[TrailObject]:
+        """Let a key be wrapped anew, and destroyed once that is recorded."""
+        refuse = "    SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{}';\nEND IF"
+        moved = "IF BINARY NEW.name <> BINARY OLD.name OR BINARY NEW.subject <> BINARY OLD.subject THEN\n"
+        events = self._beside(trail, schemas, "audit_key")
+        lost = f"IF NOT EXISTS (SELECT 1 FROM {events} AS k WHERE k.name = OLD.name AND k.event = 'destroyed') THEN\n"
+        bodies = {"UPDATE": moved + refuse.format(KEY_MOVED), "DELETE": lost + refuse.format(KEY_LOST)}
         return [self._guard(table, schemas, event, body) for event, body in bodies.items()]
 
     def _guard(self, table: sa.Table, schemas: SchemaMap, event: str, body: str) -> TrailObject:

@@ -53,7 +53,8 @@ class MariaDBPrivileges(Privileges):
         migrator: str | None,
     ) -> str:
         """Give CREATE ROLE and the grants, table by table."""
-        writer, reader, sealer = (self.quote(name) for name in (roles.writer, roles.reader, roles.sealer))
+        groups = [self.quote(name) for name in roles.groups]
+        writer, reader, _sealer, eraser = groups
         parts = [
             "-- sa_audit: the roles of the audit trail.  Run this as an administrator after each migration that",
             "-- makes a history table or adds a column.",
@@ -62,7 +63,8 @@ class MariaDBPrivileges(Privileges):
             "-- here, and DROP alone is enough to TRUNCATE it, which no guard sees.  Give the application's account",
             "-- rights on its tables one by one, and nothing on the database.  There are no owners of tables, so the",
             "-- owner's role is not used.",
-            *(f"CREATE ROLE IF NOT EXISTS {name};" for name in (writer, reader, sealer)),
+            *(f"CREATE ROLE IF NOT EXISTS {name};" for name in groups),
+            f"GRANT {writer} TO {eraser};",
             "",
             *(text for table in trail_tables(trail) for text in self._table(table, roles, database)),
         ]
@@ -79,8 +81,15 @@ class MariaDBPrivileges(Privileges):
     def _table(self, table: sa.Table, roles: Roles, database: str) -> list[str]:
         entry = self.table_right(table, roles, table.schema or database)
         on = f"ON {self.quote(entry.schema or database)}.{self.quote(entry.name)}"
-        readers = sorted(right.grantee for right in entry.rights if right.column is None)
-        found = [f"GRANT SELECT {on} TO {self.quote(name)};" for name in readers]
+        whole = sorted((right.grantee, right.privilege) for right in entry.rights if right.column is None)
+        found = [f"GRANT {privilege} {on} TO {self.quote(name)};" for name, privilege in whole]
+        updates = sorted(
+            f"UPDATE ({self.quote(right.column)})"
+            for right in entry.rights
+            if right.privilege == "UPDATE" and right.column
+        )
+        if updates:
+            found.append(f"GRANT {', '.join(updates)} {on} TO {self.quote(roles.eraser)};")
         writes = self._columns(entry)
         if writes:
             found.append(f"GRANT {writes} {on} TO {self.quote(roles.writer)};")

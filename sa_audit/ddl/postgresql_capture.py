@@ -34,7 +34,7 @@ class PostgreSQLCapture(PostgreSQLRecords):
         place = self._real_schema(trail.transaction, schemas, default_schema)
         quoted = self.quote(place)
         shared = shared_objects(place, quoted, self._qualified(trail.transaction, schemas, default_schema))
-        return [*shared, *record_functions(place, quoted)]
+        return [*shared, *record_functions(place, quoted, keys=trail.key is not None)]
 
     def after_drop(self, trail: Trail, schemas: SchemaMap, default_schema: str | None) -> list[str]:
         """Drop the functions of guards and of capture, unless another trail's tables use them."""

@@ -1,11 +1,11 @@
 """PostgreSQL: the text of the guard functions.  Each is versioned by name; a later text gets a new name.
 
-Imports of ddl the message only.
+Imports of ddl the messages only.
 """
 
 from __future__ import annotations
 
-from .backend import MESSAGE
+from .backend import KEY_LOST, KEY_MOVED, MESSAGE
 
 XID = "((pg_catalog.pg_current_xact_id())::text)::bigint"
 
@@ -20,6 +20,30 @@ BEGIN
     RAISE EXCEPTION '{MESSAGE}: % on %.% refused',
         TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'insufficient_privilege';
+END
+$sa_audit$"""
+
+
+def person_key_function(schema: str) -> str:
+    """Give the function that lets a person's key be wrapped anew, and destroyed once that is recorded."""
+    return f"""CREATE OR REPLACE FUNCTION {schema}.sa_audit_person_key_v1() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $sa_audit$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.name <> OLD.name OR NEW.subject <> OLD.subject THEN
+            RAISE EXCEPTION '{KEY_MOVED}' USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM {schema}.audit_key AS k WHERE k.name = OLD.name AND k.event = 'destroyed'
+    ) THEN
+        RAISE EXCEPTION '{KEY_LOST}' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN OLD;
 END
 $sa_audit$"""
 

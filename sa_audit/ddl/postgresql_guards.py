@@ -16,6 +16,7 @@ from .postgresql_functions import (
     function_definition,
     guard_function,
     history_function,
+    person_key_function,
     transaction_function,
     trigger_definition,
 )
@@ -41,6 +42,8 @@ class PostgreSQLGuards(Backend):
         if trail.prune is not None:
             names = (f"{schema}.{self.quote(name)}" for name in ("audit_prune", "audit_checkpoint"))
             texts[PRUNE_GUARD] = prune_guard_function(schema, *names)
+        if trail.key is not None:
+            texts["sa_audit_person_key_v1"] = person_key_function(schema)
         found = [
             TrailObject(
                 kind="function",
@@ -83,7 +86,8 @@ class PostgreSQLGuards(Backend):
     ) -> list[TrailObject]:
         """Give row and truncate guards (``ENABLE ALWAYS``), and what fits an inserted row to its transaction."""
         refusing = PRUNE_GUARD if is_pruned(table) else "sa_audit_guard_v1"
-        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", refusing, 27)
+        keeper = "sa_audit_person_key_v1" if table is trail.person_key else refusing
+        row = ("BEFORE UPDATE OR DELETE", "FOR EACH ROW", keeper, 27)
         truncate = ("BEFORE TRUNCATE", "FOR EACH STATEMENT", "sa_audit_guard_v1", 34)
         objects = [
             self._trigger("sa_audit_guard_row", table, trail, (schemas, default_schema), *row, always=True),
@@ -95,7 +99,7 @@ class PostgreSQLGuards(Backend):
         elif _is_captured(table):
             other = ("BEFORE INSERT", "FOR EACH ROW WHEN (pg_trigger_depth() < 1)", "sa_audit_history_row_v1", 7)
             objects.append(self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *other))
-        elif table not in trail.fixed:
+        elif table not in (*trail.fixed, *trail.secrets_tables):
             rows = ("AFTER INSERT", "FOR EACH STATEMENT", "sa_audit_history_v1", 4)
             objects.append(
                 self._trigger("sa_audit_insert", table, trail, (schemas, default_schema), *rows, new_table="inserted")

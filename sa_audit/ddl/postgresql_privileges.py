@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from ..model.configuration import Roles
 from ..model.history import Trail
 from ..model.log import LOG
+from ..model.records import PERSON_KEY
 from .postgresql_provisioning import provisioning
 from .privileges import Privileges, Right, Securable, trail_tables
 
@@ -94,7 +95,7 @@ $sa_audit$"""
 
     def _revokes(self, entries: Sequence[Securable], roles: Roles, *, others: bool = True) -> list[str]:
         """Take everything from PUBLIC and the groups, and what is more than SELECT from all others."""
-        groups = ", ".join(["PUBLIC", *(self.quote(name) for name in (roles.writer, roles.reader, roles.sealer))])
+        groups = ", ".join(["PUBLIC", *(self.quote(name) for name in roles.groups)])
         found = []
         for kind in ("schema", "table", "sequence", "function"):
             names = [self.name(entry) for entry in entries if entry.kind == kind]
@@ -180,11 +181,12 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
         roles: the roles' names.
         literal: what makes a string literal.
     """
-    others = ", ".join(literal(name) for name in (roles.writer, roles.reader, roles.sealer))
+    others = ", ".join(literal(name) for name in roles.groups)
     entry = ", ".join(f"'{name}'" for name in _SERVER_MADE_ENTRY)
     row = ", ".join(f"'{name}'" for name in _SERVER_MADE_ROW)
     log = ", ".join(f"'{name}'" for name in LOG)
-    owner, sealer = literal(roles.owner), literal(roles.sealer)
+    keys = literal(PERSON_KEY)
+    owner, sealer, eraser = (literal(name) for name in (roles.owner, roles.sealer, roles.eraser))
     return f"""    WITH named AS (
         SELECT t.oid FROM unnest({tables}) AS t(oid)
     ), place AS (
@@ -201,6 +203,8 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
         WHERE a.privilege_type NOT IN ('SELECT', 'USAGE') AND a.grantee <> p.relowner
             AND NOT (p.relname IN ({log}) AND left(a.privilege_type, 3) = 'INS'
                 AND a.grantee IN (SELECT s.oid FROM pg_roles AS s WHERE s.rolname = {sealer}))
+            AND NOT (p.relname = {keys} AND left(a.privilege_type, 3) = 'DEL'
+                AND a.grantee IN (SELECT s.oid FROM pg_roles AS s WHERE s.rolname = {eraser}))
         UNION ALL
         SELECT p.oid, a.grantee, format('%s (%s)', a.privilege_type, k.attname)
         FROM place AS p JOIN pg_attribute AS k ON k.attrelid = p.oid
@@ -209,7 +213,8 @@ def changers_query(tables: str, roles: Roles, literal: Callable[[str], str]) -> 
             left(a.privilege_type, 3) <> 'INS' OR p.relname = 'audit_column'
             OR (p.relname = 'audit_transaction' AND k.attname IN ({entry}))
             OR k.attname IN ({row})
-        )
+        ) AND NOT (p.relname = {keys} AND k.attname IN ('wrapped', 'wrapped_by')
+            AND a.grantee IN (SELECT s.oid FROM pg_roles AS s WHERE s.rolname = {eraser}))
         UNION ALL
         SELECT p.oid, p.relowner, 'ownership' FROM place AS p
         UNION ALL

@@ -1,4 +1,4 @@
-"""PostgreSQL: the script by which a database administrator makes the four roles, once for each cluster.
+"""PostgreSQL: the script by which a database administrator makes the roles, once for each cluster.
 
 Imports model only.
 """
@@ -33,18 +33,21 @@ def provisioning(
         application: the application's account, or None.
         migrator: the migrations' account, or None.
     """
-    owner, writer, reader, sealer = (quote(name) for name in (roles.owner, roles.writer, roles.reader, roles.sealer))
+    owner, groups = quote(roles.owner), [quote(name) for name in roles.groups]
+    writer, reader, sealer, eraser = groups
     parts = [
         "-- sa_audit: the roles of the audit trail.  Run this as a superuser, once, before the migration.",
         f"CREATE ROLE {owner} NOLOGIN;  -- owns the trail; nobody logs in as it",
         f"CREATE ROLE {writer} NOLOGIN;  -- records: for the application",
         f"CREATE ROLE {reader} NOLOGIN;  -- asks: for auditors, and for an application that shows history",
         f"CREATE ROLE {sealer} NOLOGIN;  -- seals: for the sealer's account",
+        f"CREATE ROLE {eraser} NOLOGIN;  -- destroys keys of persons: for whoever erases",
+        _membership(writer, eraser, "", since_16=since_16),
         "",
         "-- to see since when other accounts' transactions are open, which a reader has to wait for",
         f"GRANT pg_read_all_stats TO {reader};",
         "",
-        *_schemas(quote, owner, (writer, reader, sealer), database, schemas, made),
+        *_schemas(quote, owner, groups, database, schemas, made),
         "",
         "-- the account that runs the migrations acts as the owner",
         _membership(owner, quote(migrator) if migrator else None, "<migrator>", since_16=since_16, set_role=True),

@@ -30,6 +30,7 @@ EVENT_COLUMNS: Final = {
     "data": "json",
     "durable": "smallint",
 }
+KEY_COLUMNS: Final = {"name": "text", "event": "text", "commitment": "text", "reason": "text"}
 ACCESS_COLUMNS: Final = {
     "entity": "text",
     "table_name": "text",
@@ -51,6 +52,29 @@ class PostgreSQLRecords(PostgreSQLGuards):
             return
         said = {name: values.get(name) for name in EVENT_COLUMNS}
         self._call(connection, trail, "sa_audit_event_v1", {"entry": (entry.id, "bigint")}, said, EVENT_COLUMNS)
+
+    def insert_created(
+        self, connection: Connection, trail: Trail, entry: Entry, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert them, or have them inserted one by one."""
+        if not writes_by_functions(trail):
+            super().insert_created(connection, trail, entry, rows)
+            return
+        keys: Any = trail.person_key
+        there = sa.select(keys.c.name).where(keys.c.name.in_([row["name"] for row in rows]))
+        names = set(internal(connection, there).scalars())
+        for row in rows:
+            if row["name"] in names:
+                said = {"name": row["name"], "event": "created", "commitment": row["commitment"]}
+                self.insert_key(connection, trail, entry, said)
+
+    def insert_key(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
+        """Insert it, or have it inserted."""
+        if not writes_by_functions(trail):
+            super().insert_key(connection, trail, entry, values)
+            return
+        said = {name: values.get(name) for name in KEY_COLUMNS}
+        self._call(connection, trail, "sa_audit_key_v1", {"entry": (entry.id, "bigint")}, said, KEY_COLUMNS)
 
     def insert_access(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> int:
         """Insert it, or have it inserted; give its id."""
@@ -131,18 +155,20 @@ def writes_by_functions(trail: Trail) -> bool:
 # -- the text of the functions -----------------------------------------------------------------
 
 
-def record_functions(place: str, schema: str) -> list[TrailObject]:
+def record_functions(place: str, schema: str, *, keys: bool) -> list[TrailObject]:
     """Give the functions by which events and reads are written.
 
     Args:
         place: the trail's schema, bare.
         schema: the same, quoted.
+        keys: whether there are keys of persons.
     """
     given = [
         _open_function(schema),
         _row_function(schema, "audit_event", "sa_audit_event_v1", EVENT_COLUMNS),
         _row_function(schema, "audit_access", "sa_audit_access_v1", ACCESS_COLUMNS),
         _rows_function(schema),
+        *([_row_function(schema, "audit_key", "sa_audit_key_v1", KEY_COLUMNS)] if keys else []),
     ]
     return [
         TrailObject(

@@ -1,4 +1,4 @@
-"""Who may do what with the trail: the rights of the four roles, and the text that gives them, one class per database.
+"""Who may do what with the trail: the rights of the roles, and the text that gives them, one class per database.
 
 What a role needs follows from the kind of a table alone, so that a new kind is one line here.
 Imports model, ddl and SQLAlchemy only.
@@ -18,7 +18,7 @@ from sqlalchemy.engine import Dialect
 from ..model.configuration import Roles
 from ..model.history import AUDITED, TRAIL, AuditedTable, Trail
 from ..model.log import LOG
-from ..model.records import ACCESS, ACCESS_ROW, EVENT
+from ..model.records import ACCESS, ACCESS_ROW, EVENT, KEY, PERSON_KEY
 from ..model.tables import TRAIL_TABLE
 from .backend import backend_for
 from .objects import TrailObject, spoken
@@ -69,6 +69,8 @@ class Written:
     selects: tuple[str, ...]
 
 
+KEY_READ: Final = ("name", "event", "commitment")
+WRAPPED: Final = ("name", "subject", "wrapped", "wrapped_by")
 _WRITTEN: Final = {
     "audit_transaction": Written(CLAIMS, ("id", "recorded_at", "first_id", "db_txid")),
     "history": Written(
@@ -92,6 +94,8 @@ _WRITTEN: Final = {
         ),
         ("audit_id",),
     ),
+    KEY: Written(("audit_tx", "audit_at", "name", "event", "commitment", "reason"), KEY_READ),
+    PERSON_KEY: Written(WRAPPED, WRAPPED),
     ACCESS_ROW: Written(("audit_tx", "audit_at", "access_id", "table_name", "identity"), ("audit_id",)),
 }
 """Of each kind of table that session capture writes; of a history, the recorded columns come to it.
@@ -161,12 +165,16 @@ class Privileges(ABC):
         """Give a table of the trail with the rights on it."""
         written = self.written(table)
         columns = {column.name for column in table.columns}
-        rights = {Right(role, "SELECT") for role in (roles.reader, roles.sealer)}
+        keys = table.name == PERSON_KEY
+        rights = {Right(role, "SELECT") for role in (roles.reader, roles.eraser if keys else roles.sealer)}
         if written is not None:
             rights |= {Right(roles.writer, "SELECT", name) for name in written.selects}
             rights |= {Right(roles.writer, "INSERT", name) for name in written.inserts}
         if table.info.get(TRAIL_TABLE) in LOG:
             rights.add(Right(roles.sealer, "INSERT"))
+        if keys:
+            rights.add(Right(roles.eraser, "DELETE"))
+            rights |= {Right(roles.eraser, "UPDATE", name) for name in ("wrapped", "wrapped_by")}
         inserts = set(written.inserts) if written is not None else set()
         return Securable("table", schema, table.name, frozenset(rights), frozenset(columns - inserts))
 
@@ -177,8 +185,9 @@ class Privileges(ABC):
         audited, trail = table.info.get(AUDITED), table.info.get(TRAIL)
         if isinstance(audited, AuditedTable) and audited.by_trigger:
             return None  # the capture function writes it, as its owner
-        if isinstance(trail, Trail) and trail.captures_all:
-            return None  # nor does it write the rest: functions of the owner do
+        if isinstance(trail, Trail) and trail.captures_all and table.name != PERSON_KEY:
+            # nor does it write the rest: functions of the owner do
+            return Written((), KEY_READ) if table.name == KEY else None
         if found is None or not isinstance(audited, AuditedTable):
             return found
         return Written((*found.inserts, *(column.name for column in audited.recorded)), found.selects)
@@ -221,8 +230,7 @@ def securables(
 
 def own_schema(schema: str, roles: Roles) -> Securable:
     """Give the schema that the migration makes for the trail, with the rights on it."""
-    groups = (roles.writer, roles.reader, roles.sealer)
-    return Securable("schema", schema, schema, frozenset(Right(name, "USAGE") for name in groups))
+    return Securable("schema", schema, schema, frozenset(Right(name, "USAGE") for name in roles.groups))
 
 
 def trail_tables(trail: Trail) -> list[sa.Table]:

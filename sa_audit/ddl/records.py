@@ -7,6 +7,7 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,55 @@ class Records(Spelling):
     def insert_event(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
         """Write an event: the columns of ``audit_event`` that say what happened."""
         internal(connection, *_insertion(trail.event, entry, values))
+
+    def insert_keys(
+        self,
+        connection: Connection,
+        trail: Trail,
+        entry: Entry,
+        rows: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Write keys of persons, wrapped, and that they were made; of persons who have none yet.
+
+        Args:
+            connection: where.
+            trail: whose.
+            entry: of the transaction.
+            rows: ``name``, ``subject``, ``wrapped``, ``wrapped_by`` and ``commitment`` of each.
+            options: execution options.
+        """
+        keys: Any = trail.person_key
+        made = [{column.name: row[column.name] for column in keys.c} for row in rows]
+        connection.execute(self.insert_absent(keys, "subject"), made, execution_options=options)
+        self.insert_created(connection, trail, entry, rows)
+
+    def insert_created(
+        self, connection: Connection, trail: Trail, entry: Entry, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write that keys were made, of those that are there; by one statement."""
+        table, keys = self._key_tables(trail)
+        name: Any = sa.literal_column("substr(v.t, 1, 32)")
+        commitment: Any = sa.literal_column("substr(v.t, 33)")
+        fixed = {"audit_tx": entry.id, "audit_at": entry.recorded_at, "event": "created"}
+        source = sa.text(self.texts_source).bindparams(sa.bindparam("texts", type_=sa.Text()))
+        there = sa.exists().where(keys.c.name == name)
+        query = sa.select(*_typed(table, fixed), name, commitment).select_from(source).where(there)
+        statement = sa.insert(table).from_select([*fixed, "name", "commitment"], query, include_defaults=False)
+        texts = json.dumps([f"{row['name']}{row['commitment']}" for row in rows])
+        internal(connection, statement, {**_named(fixed), "texts": texts})
+
+    def _key_tables(self, trail: Trail) -> tuple[Any, Any]:
+        return trail.key, trail.person_key
+
+    def insert_key(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> None:
+        """Write what became of a person's key: the columns of ``audit_key`` that say so."""
+        table: Any = trail.key
+        internal(connection, *_insertion(table, entry, values))
+
+    @abstractmethod
+    def insert_absent(self, table: sa.Table, column: str) -> Any:
+        """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
 
     def insert_access(self, connection: Connection, trail: Trail, entry: Entry, values: Mapping[str, Any]) -> int:
         """Write an entry of a read: the columns of ``audit_access`` that say what was read; give its id."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..model.history import Trail
-from .backend import MESSAGE, OWN, Backend, SchemaMap, Target
+from .backend import KEY_LOST, KEY_MOVED, MESSAGE, OWN, Backend, SchemaMap, Target
 from .objects import TrailObject, spoken
 from .pruning import allowed, is_pruned, place_of
 
@@ -42,6 +42,8 @@ class SQLiteGuards(Backend):
         self, table: sa.Table, trail: Trail, schemas: SchemaMap, default_schema: str | None
     ) -> list[TrailObject]:
         """Give guards of UPDATE, DELETE and REPLACE, and what fits an inserted row to its transaction."""
+        if table is trail.person_key:
+            return self._key_guards(table, schemas)
         _prefix, bare = self._names(table, schemas)
         names = [self.quote(column.name) for column in table.primary_key.columns]
         same = " AND ".join(f"{name} = NEW.{name}" for name in names)
@@ -64,6 +66,27 @@ class SQLiteGuards(Backend):
             bodies["guard_insert"] = (
                 f"BEFORE INSERT ON {bare}\nWHEN {condition}\nBEGIN\n    SELECT RAISE(ABORT, 'sa_audit: {words}');\nEND"
             )
+        return [self._guard(table, schemas, suffix, body) for suffix, body in bodies.items()]
+
+    def _key_guards(self, table: sa.Table, schemas: SchemaMap) -> list[TrailObject]:
+        """Let a key be wrapped anew, and destroyed once that is recorded; a second one of a person is left out."""
+        _prefix, bare = self._names(table, schemas)
+        bodies = {
+            "guard_update": (
+                f"BEFORE UPDATE ON {bare}\nWHEN NEW.name IS NOT OLD.name OR NEW.subject IS NOT OLD.subject\n"
+                f"BEGIN\n    SELECT RAISE(ABORT, '{KEY_MOVED}');\nEND"
+            ),
+            "guard_delete": (
+                f"BEFORE DELETE ON {bare}\nWHEN NOT EXISTS (\n    SELECT 1 FROM audit_key AS k "
+                "WHERE k.name = OLD.name AND k.event = 'destroyed'\n)\n"
+                f"BEGIN\n    SELECT RAISE(ABORT, '{KEY_LOST}');\nEND"
+            ),
+            "guard_replace": (
+                f"BEFORE INSERT ON {bare}\n"
+                f"WHEN EXISTS (SELECT 1 FROM {bare} WHERE name = NEW.name OR subject = NEW.subject)\n"
+                "BEGIN\n    SELECT RAISE(IGNORE);\nEND"
+            ),
+        }
         return [self._guard(table, schemas, suffix, body) for suffix, body in bodies.items()]
 
     def _guard(self, table: sa.Table, schemas: SchemaMap, suffix: str, body: str) -> TrailObject:

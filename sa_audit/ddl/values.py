@@ -16,6 +16,9 @@ from sqlalchemy.engine import Connection
 from ..model.history import AuditedTable, Trail
 from ..model.types import UTCDateTime
 
+KEY_MOVED: Final = "sa_audit: the key of a person can be wrapped anew, and no more: UPDATE on audit_person_key refused"
+KEY_LOST: Final = "sa_audit: a key is destroyed by erase(), which records it: DELETE on audit_person_key refused"
+
 CLAIMS: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr", "context")
 MESSAGE: Final = "sa_audit: the trail is append-only"
 

@@ -24,6 +24,7 @@ from .capturing import Capturing, follow_capture
 from .comparison import Comparison
 from .following import Following, baseline_is_later, follow
 from .live import Live
+from .noting import NoteMigration, changes_of
 from .script import Key, Place, Script, script_for
 
 NAME: Final = "sa_audit"
@@ -95,8 +96,23 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
     comparisons = [Comparison(script, live, *pair, following, done, objects, later) for pair in histories.items()]
     structure = [operation for comparison in comparisons for operation in comparison.structure()]
     contents = [operation for comparison in comparisons for operation in comparison.contents()]
-    upgrade_ops.ops[:] = [*capturing.first, *upgrade_ops.ops, *structure, *capturing.last, *contents]
+    noted = _noted(script, live, trails, [*capturing.first, *structure, *capturing.last, *contents])
+    upgrade_ops.ops[:] = [*noted, *capturing.first, *upgrade_ops.ops, *structure, *capturing.last, *contents]
     return PriorityDispatchResult.CONTINUE
+
+
+def _noted(
+    script: Script, live: Live, trails: list[Trail], operations: Iterable[ops.MigrateOperation]
+) -> list[NoteMigration]:
+    """Give what records the revision in each trail that stands already, once for those that share their tables."""
+    changes = changes_of(operations)
+    places = {script.place(trail.event): trail for trail in reversed(trails)}
+    standing = [
+        trail
+        for place, trail in places.items()
+        if live.has_table(place) and live.has_table(script.place(trail.transaction))
+    ]
+    return [NoteMigration(script, trail, changes) for trail in standing] if changes else []
 
 
 def _schemas(
@@ -204,7 +220,12 @@ def _leave_out(script: Script, upgrade_ops: ops.UpgradeOps, trails: list[Trail])
     places = {
         script.place(table)
         for trail in trails
-        for table in [*trail.fixed, *trail.records, *(audited.history for audited in trail.audited.values())]
+        for table in [
+            *trail.fixed,
+            *trail.records,
+            *trail.secrets_tables,
+            *(audited.history for audited in trail.audited.values()),
+        ]
     }
     places |= {
         _place(script, operation)

@@ -126,7 +126,8 @@ class Comparison:
     def _tables(self) -> list[sa.Table]:
         """Give the trail's tables that nobody has dealt with yet."""
         tables = []
-        for table in [*self.trail.fixed, *self.trail.records, *(audited.history for audited in self.histories)]:
+        trail, histories = self.trail, [audited.history for audited in self.histories]
+        for table in [*trail.fixed, *trail.records, *trail.secrets_tables, *histories]:
             place = self.script.place(table)
             if place not in self.done:
                 self.done.add(place)

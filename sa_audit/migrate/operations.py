@@ -144,7 +144,9 @@ class CreateTrail(TrailOperation):
             yield Remark((section(part.title),))
             yield ops.CreateTableOp.from_table(part.table)
             for name, columns in part.indexes:
-                yield ops.CreateIndexOp(name, part.table.name, list(columns), schema=part.table.schema, unique=False)
+                yield ops.CreateIndexOp(
+                    name, part.table.name, list(columns), schema=part.table.schema, unique=name.startswith("uq_")
+                )
             for entry in part.objects:
                 yield from map(ExecuteText, entry.create)
 

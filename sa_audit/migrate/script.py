@@ -228,6 +228,28 @@ class Script(ABC):
             reason: what the entry says.
         """
 
+    @abstractmethod
+    def noted(self, trail: Trail, action: str, reason: str, data: str) -> list[str]:
+        """Give the statements that write an event of the trail's own, if anything was ever recorded in it.
+
+        Args:
+            trail: the trail.
+            action: the event's.
+            reason: what its entry says.
+            data: the event's, as JSON text.
+        """
+
+    def _noted(self, trail: Trail, action: str, reason: str, data: str) -> str:
+        """Give the statement that writes the event under the newest entry with its reason."""
+        entries = self.name_of(trail.transaction)
+        return (
+            f"INSERT INTO {self.name_of(trail.event)} (audit_tx, audit_at, action, data, durable)\n"
+            f"SELECT entry.id, entry.recorded_at, {self.literal(action)}, {self.literal(data)}, 0\n"
+            f"FROM {entries} AS entry\n"
+            f"WHERE entry.reason = {self.literal(reason)} AND entry.id = (SELECT max(id) FROM {entries}"
+            f" WHERE reason = {self.literal(reason)})"
+        )
+
     def column_of_salt(self, column: sa.Column[Any]) -> sa.Column[Any]:
         """Give ``audit_salt`` as it can be added to a table that has rows."""
         return column

@@ -123,6 +123,15 @@ class MariaDBScript(Script):
         entry = f"INSERT INTO {entries} (reason)\nSELECT {self.literal(reason)} FROM DUAL\nWHERE {exists}"
         return [entry, *(self._rows(audited, entries) for audited in tables)]
 
+    def noted(self, trail: Trail, action: str, reason: str, data: str) -> list[str]:
+        """Write the entry, and then the event."""
+        entries = self.name_of(trail.transaction)
+        return [
+            f"INSERT INTO {entries} (reason)\nSELECT {self.literal(reason)} FROM DUAL\n"
+            f"WHERE EXISTS (SELECT 1 FROM {entries})",
+            self._noted(trail, action, reason, data),
+        ]
+
     def _rows(self, audited: AuditedTable, entries: str) -> str:
         return (
             f"INSERT INTO {self.name_of(audited.history)} (\n{self.copied(audited)}\n)\n"

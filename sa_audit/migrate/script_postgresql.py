@@ -183,6 +183,17 @@ class PostgreSQLScript(Script):
         ]
         return [f"{entry}{''.join(parts)}\n{self._rows(tables[-1], '')}"]
 
+    def noted(self, trail: Trail, action: str, reason: str, data: str) -> list[str]:
+        """Write both in one statement."""
+        entries = self.name_of(trail.transaction)
+        return [
+            f"WITH entry AS (\n    INSERT INTO {entries} (reason)\n    SELECT {self.literal(reason)}\n"
+            f"    WHERE EXISTS (SELECT FROM {entries})\n    RETURNING id, recorded_at\n)\n"
+            f"INSERT INTO {self.name_of(trail.event)} (audit_tx, audit_at, action, data, durable)\n"
+            f"SELECT entry.id, entry.recorded_at, {self.literal(action)}, CAST({self.literal(data)} AS json), 0\n"
+            "FROM entry"
+        ]
+
     def _rows(self, audited: AuditedTable, margin: str) -> str:
         into = f"{margin}INSERT INTO {self.name_of(audited.history)} ("
         return (

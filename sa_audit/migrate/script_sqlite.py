@@ -140,6 +140,17 @@ class SQLiteScript(Script):
         )
         return [entry, *(self._rows(audited, entries) for audited in tables)]
 
+    def noted(self, trail: Trail, action: str, reason: str, data: str) -> list[str]:
+        """Write the entry, and then the event; there is no other writer."""
+        entries = self.name_of(trail.transaction)
+        return [
+            f"INSERT INTO {entries} (recorded_at, reason)\nSELECT\n"
+            "    max(strftime('%Y-%m-%d %H:%M:%f000', 'now'), "
+            f"(SELECT max(recorded_at) FROM {entries})),\n"
+            f"    {self.literal(reason)}\nWHERE EXISTS (SELECT 1 FROM {entries})",
+            self._noted(trail, action, reason, data),
+        ]
+
     def _rows(self, audited: AuditedTable, entries: str) -> str:
         return (
             f"INSERT INTO {self.name_of(audited.history)} (\n{self.copied(audited)}\n)\n"

@@ -1,8 +1,9 @@
-"""Options of one model, and the configuration of one MetaData.  Imports only errors and SQLAlchemy."""
+"""Options of one model, and the configuration of one MetaData.  Imports names, policies, errors and SQLAlchemy."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 from .names import is_name
+from .policy import Digest, Encrypt, Exclude, Mask, Policy
 
 Capture = Literal["session", "trigger"]
 PROVIDES: Final = ("current", "digest_keys", "unwrap", "wrap")
@@ -110,6 +112,8 @@ class Roles:
         writer: records changes; the application's account is a member.
         reader: asks; auditors are members.
         sealer: seals; the sealer's account is a member.
+        eraser: destroys keys of persons and wraps them anew, and records that as a member of the writer; whoever erases
+            is a member.
 
     Raises:
         ConfigurationError: for a name that is empty, longer than 63 bytes, or given twice.
@@ -119,14 +123,20 @@ class Roles:
     writer: str = "sa_audit_writer"
     reader: str = "sa_audit_reader"
     sealer: str = "sa_audit_sealer"
+    eraser: str = "sa_audit_eraser"
 
     def __post_init__(self) -> None:
-        names = (self.owner, self.writer, self.reader, self.sealer)
+        names = (self.owner, *self.groups)
         for name in names:
             if not name or "\0" in name or len(name.encode()) > 63:
                 raise ConfigurationError(f"Roles with the name {name!r}: give a name of 1 to 63 bytes")
         if len(set(names)) < len(names):
-            raise ConfigurationError(f"Roles{names!r}: give four different names")
+            raise ConfigurationError(f"Roles{names!r}: give five different names")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All but the owner."""
+        return (self.writer, self.reader, self.sealer, self.eraser)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +151,9 @@ class Configuration:
     roles: Roles | None = None
     partition: Literal["month"] | None = None
     keys: Any = None
+    context: Mapping[str, Policy] = field(default_factory=dict)
     record_engine: Any = None
+    looks: bool = False
     testing: bool = False
 
     def __post_init__(self) -> None:
@@ -149,11 +161,12 @@ class Configuration:
         _check_partition(self.partition, "configure")
         if self.text_dml not in ("refuse", "allow"):
             raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
-        for name in ("require_actor", "require_reason", "testing"):
+        for name in ("require_actor", "require_reason", "looks", "testing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"configure({name}={getattr(self, name)!r}): give True or False")
         if self.roles is not None and not isinstance(self.roles, Roles):
             raise ConfigurationError(f"configure(roles={self.roles!r}): give sa_audit.Roles(...)")
+        _check_context(self.context)
         engine = self.record_engine
         if engine is not None and not isinstance(getattr(engine, "sync_engine", engine), sa.Engine):
             raise ConfigurationError(f"configure(record_engine={engine!r}): give a sqlalchemy Engine or AsyncEngine")
@@ -172,3 +185,22 @@ def _check_capture(capture: object, where: str) -> None:
 def _check_partition(partition: object, where: str) -> None:
     if partition not in (None, "month"):
         raise ConfigurationError(f"{where}(partition={partition!r}): give 'month', or leave it out")
+
+
+def _check_context(context: object) -> None:
+    if not isinstance(context, Mapping):
+        raise ConfigurationError(f"configure(context={context!r}): give a dict of policies by keys of the context")
+    for name, policy in context.items():
+        said = f"configure(context={{{name!r}: {policy!r}}})"
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{said}: give the key of a context, such as 'remote_addr'")
+        if name == "actor":
+            raise ConfigurationError(
+                f"{said}: a trail has to say who, and asks by it, so the actor has no policy: give a pseudonymous id"
+            )
+        if not isinstance(policy, Exclude | Mask | Digest | Encrypt):
+            raise ConfigurationError(f"{said}: give an instance of a policy, such as sa_audit.Mask()")
+        if isinstance(policy, Encrypt) and policy.subject in (None, name):
+            raise ConfigurationError(
+                f"{said}: name the key of the context that says whose value it is, such as Encrypt('actor')"
+            )

@@ -6,6 +6,7 @@ only on tables that carry the library's mark.  Imports only the model's own part
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Mapper
 from ..errors import ConfigurationError, UnauditedWrite
 from .configuration import AuditOptions, Capture, Configuration, Roles
 from .history import AuditedTable, Trail, audited_of, ensure_trail, trail_of
+from .policy import Policy
 
 
 class Audited:
@@ -64,7 +66,9 @@ def configure(
     roles: Roles | None = None,
     partition: Literal["month"] | None = None,
     keys: Any = None,
+    context: Mapping[str, Policy] | None = None,
     record_engine: Any = None,
+    looks: bool = False,
     testing: bool = False,
 ) -> None:
     """Set how the models of one MetaData are recorded; once, before or after the models.
@@ -81,8 +85,12 @@ def configure(
         partition: ``"month"`` to have PostgreSQL keep all histories in partitions, one for each month of UTC; on other
             databases it changes nothing.
         keys: the provider of the keys for ``Digest`` and ``Encrypt`` columns: a :class:`sa_audit.privacy.KeyProvider`.
+        context: policies by keys of the context, such as ``{"remote_addr": Digest()}``: what is recorded of them; the
+            subject of an ``Encrypt`` is another key of the context.
         record_engine: the engine on which reads, durable events and attempts are recorded; None: one derived from
             the session's, with a pool of its own.
+        looks: record each look into the trail, and each export, from the command line; the account has to be able to
+            write events.
         testing: allow :func:`sa_audit.testing.unguarded` for this MetaData.
 
     Raises:
@@ -99,7 +107,9 @@ def configure(
             roles=roles,
             partition=partition,
             keys=keys,
+            context={} if context is None else context,
             record_engine=record_engine,
+            looks=looks,
             testing=testing,
         )
     )

@@ -85,6 +85,11 @@ class Trail:
         """The tables of what is not a change: events, and reads where a model records them."""
         return [table for table in (self.event, self.access, self.access_row, self.key) if table is not None]
 
+    @property
+    def secrets_tables(self) -> list[sa.Table]:
+        """The table of wrapped keys, whose rows are not sealed, if there is one."""
+        return [self.person_key] if self.person_key is not None else []
+
     def watch_reads(self) -> None:
         """Make the tables of reads, once a model records them."""
         if self.access is None:
@@ -93,11 +98,12 @@ class Trail:
             reading.add(self)
 
     def watch_keys(self) -> None:
-        """Make the tables of the keys of persons, once a model encrypts."""
+        """Make the tables of the keys of persons, once a model encrypts or there is a provider of keys."""
         if self.key is None:
             self.key = self._record_table(key_table)
             self.person_key = person_key_table(self.metadata, self.transaction.schema)
             self.person_key.info[TRAIL] = self
+            self.person_key.add_is_dependent_on(self.key)  # which its guards look into
 
     def watch_prunes(self) -> None:
         """Make the table of what may be pruned, once a model has a retention."""
@@ -191,15 +197,20 @@ class Trail:
         self._note_captures(bool(self.captured()))
         for audited in self.audited.values():
             audited.check_capture()
-        if not moved:
-            return
+        if moved:
+            self._move()
+        if configuration.keys is not None:
+            self.watch_keys()
+
+    def _move(self) -> None:
+        """Make all tables of the trail anew."""
         tracked = [(audited.table, audited.options, audited.history) for audited in self.audited.values()]
         for _table, _options, history in tracked:
             self.metadata.remove(history)
         for table in (*self.fixed, *self.records):
             self.metadata.remove(table)
-        if self.person_key is not None:
-            self.metadata.remove(self.person_key)
+        for table in self.secrets_tables:
+            self.metadata.remove(table)
         self.metadata._sequences.pop(self.sequence._key, None)
         self.audited.clear()
         self.pending.clear()

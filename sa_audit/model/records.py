@@ -107,7 +107,7 @@ def key_table(metadata: sa.MetaData, schema: str | None, sequence: sa.Sequence) 
         sa.Column("event", sa.String(10), nullable=False),
         sa.Column("commitment", sa.String(64)),
         sa.Column("reason", sa.Text()),
-        sa.Index("ix_audit_key_name", "name"),
+        sa.Index("uq_audit_key_name_event", "name", "event", unique=True),
         comment="sa_audit: keys of persons, made and destroyed",
         mark=EVENT,
     )
@@ -116,8 +116,8 @@ def key_table(metadata: sa.MetaData, schema: str | None, sequence: sa.Sequence) 
 def person_key_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
     """Give ``audit_person_key``: the keys of persons, each wrapped by a key-encryption key.
 
-    The one table beside the trail whose rows are changed and deleted, by rotation and by erasure; so it has no guards,
-    and its comment not the mark by which migrations know the tables of the trail.
+    The one table of the trail whose rows are changed and deleted, by rotation and by erasure, so it is not sealed.  Its
+    guards let a row be wrapped anew, and be deleted once ``audit_key`` says that the key was destroyed.
     """
     exact = sa.VARCHAR(MAX_SUBJECT, collation="utf8mb4_nopad_bin")  # which tells a name from one with a blank behind it
     text = sa.String(MAX_SUBJECT).with_variant(exact, "mysql", "mariadb")
@@ -128,11 +128,12 @@ def person_key_table(metadata: sa.MetaData, schema: str | None) -> sa.Table:
         sa.Column("subject", text, nullable=False),
         sa.Column("wrapped", sa.LargeBinary(2000), nullable=False),
         sa.Column("wrapped_by", sa.String(255), nullable=False),
-        sa.UniqueConstraint("subject", name="uq_audit_person_key_subject"),
+        sa.Index("uq_audit_person_key_subject", "subject", unique=True),
         schema=schema,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
-        comment="wrapped keys of persons: without them nobody can read what is encrypted in the history",
+        info={TRAIL_TABLE: PERSON_KEY},
+        comment="sa_audit: wrapped keys of persons, without which nobody can read what is encrypted",
         extend_existing=True,
     )
 

@@ -9,6 +9,7 @@ Imports model, proof, errors and cryptography only.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -16,9 +17,11 @@ import os
 import re
 import threading
 import time
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Final
 
 from ..errors import IntegrityFinding, UnusableKey
@@ -66,7 +69,13 @@ class Place:
 
     def bound(self, key: str) -> bytes:
         """Give the associated data of a value."""
-        return json.dumps(["sa_audit/value/v1", self.table, self.column, self.row, key]).encode()
+        return f"{_column(self.table, self.column)}{_quoted(self.row)}, {_quoted(key)}]".encode()
+
+
+@functools.lru_cache(maxsize=4096)
+def _column(table: str, column: str) -> str:
+    """Give the JSON text of a list that begins with a column's names; what follows is written by hand, for speed."""
+    return json.dumps(["sa_audit/value/v1", table, column])[:-1] + ", "
 
 
 def new_key() -> PersonKey:
@@ -78,7 +87,7 @@ def encrypted(key: PersonKey, place: Place, text: str) -> Encrypted:
     """Encrypt a value's text."""
     nonce = os.urandom(_NONCE)
     sealed = nonce + key.cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), place.bound(key.name))
-    return Encrypted(f"{PREFIX}{key.name}:{tag_of(key, place, text)}:{base64.b64encode(sealed).decode()}")
+    return Encrypted(f"{PREFIX}{key.name}:{tag_of(key, place, text)}:{b2a_base64(sealed, newline=False).decode()}")
 
 
 def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
@@ -110,7 +119,7 @@ def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
 def tag_of(key: PersonKey, place: Place, text: str) -> str:
     """Give the tag of a value: 32 hexadecimal digits, the same whatever the table and column are called."""
     made = key.tags.copy()
-    made.update(json.dumps([place.row, text]).encode())
+    made.update(f"[{_quoted(place.row)}, {_quoted(text)}]".encode())
     return made.hexdigest()[:32]
 
 
@@ -144,6 +153,16 @@ def places_of(audited: AuditedTable, column: RecordedColumn, row: str) -> list[P
     former = column.source.info.get("sa_audit.renamed_from")
     names = [column.name, *([former] if former else [])]
     return [Place(table, name, row) for table in tables for name in names]
+
+
+def event_place(entry: int, action: str, table: str | None, identity: str | None) -> Place:
+    """Give where the data of an event stands: under its transaction's entry, its action, and the row that it names."""
+    return Place("audit_event", "data", json.dumps([entry, action, table, identity]))
+
+
+def context_place(name: str) -> Place:
+    """Give where a value of a context stands: under its key.  Which row it was written to, the sealed log says."""
+    return Place("audit_transaction", name, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +240,10 @@ class Secrets:
         for name, wrapped in found.items():
             if wrapped is None:
                 self.forget(name)
+
+    def is_loaded(self, name: str) -> bool:
+        """Tell whether it is known of a key that it is there, or destroyed."""
+        return name in self._loaded
 
     def open(self, name: str) -> PersonKey | None:
         """Give a key that was loaded, None if it was destroyed.

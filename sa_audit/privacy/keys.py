@@ -77,7 +77,9 @@ class KeyRing:
             if len(secret) != KEY_SIZE:
                 raise UnusableKey(f"key {name!r} of {where} has {len(secret)} bytes: it takes {KEY_SIZE} random ones")
         self._keys = dict(keys)
+        self._ciphers: dict[str, Any] = {}
         self._where = where
+        self._digest_keys = [_derived(secret, b"sa_audit digest key v1") for secret in keys.values()]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self._keys)} from {self._where}>"
@@ -90,7 +92,7 @@ class KeyRing:
     @property
     def digest_keys(self) -> Sequence[bytes]:
         """A secret derived from each key."""
-        return [_derived(secret, b"sa_audit digest key v1") for secret in self._keys.values()]
+        return self._digest_keys
 
     def wrap(self, secret: bytes, context: Mapping[str, str]) -> bytes:
         """Encrypt a key by AES-256-GCM; see :meth:`KeyProvider.wrap`."""
@@ -114,7 +116,9 @@ class KeyRing:
 
         if name not in self._keys:
             raise UnusableKey(f"{self._where} has no key {name!r}, only {', '.join(self._keys)}: give it, too")
-        return AESGCM(_derived(self._keys[name], b"sa_audit wrapping key v1"))
+        if name not in self._ciphers:
+            self._ciphers[name] = AESGCM(_derived(self._keys[name], b"sa_audit wrapping key v1"))
+        return self._ciphers[name]
 
 
 class FileKeys(KeyRing):

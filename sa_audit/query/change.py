@@ -1,6 +1,6 @@
 """What the trail answers with: changes, transactions, pages and discrepancies, as frozen values.
 
-Imports nothing of the library.
+Imports model only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from ..model import Marker
 
 Operation = Literal["insert", "update", "delete", "baseline", "truncate"]
 
@@ -24,6 +26,8 @@ OPERATIONS: Mapping[str, Operation] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionInfo:
     """Who and why: one row of ``audit_transaction``.
+
+    A key with a policy (``configure(context=...)``) is decrypted, or shows as its digest, ``Masked`` or ``Erased``.
 
     Attributes:
         id: the row's id.
@@ -41,10 +45,10 @@ class TransactionInfo:
     id: int
     recorded_at: dt.datetime
     actor: str | None
-    on_behalf_of: str | None
-    reason: str | None
-    request_id: str | None
-    remote_addr: str | None
+    on_behalf_of: str | Marker | None
+    reason: str | Marker | None
+    request_id: str | Marker | None
+    remote_addr: str | Marker | None
     context: Mapping[str, Any] | None
     db_user: str | None
     first_id: int | None = None
@@ -88,7 +92,7 @@ class Change:
         return self.transaction.actor
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> str | Marker | None:
         """Why, as the application says."""
         return self.transaction.reason
 
@@ -102,7 +106,7 @@ class Event:
         entity: the name of the class of the object that it happened to; None if there is none.
         table: the full name of the table that names the row, or None.
         identity: the key's values; empty if there is no row.
-        data: what the application gave, as JSON values.
+        data: what the application gave, as JSON values; ``Erased`` where the key of its ``subject`` was destroyed.
         durable: whether it was written apart from the session's transaction.
         recorded_at: the database's clock at the transaction's first audited write; aware, UTC.
         transaction: who and why.
@@ -113,7 +117,7 @@ class Event:
     entity: str | None
     table: str | None
     identity: tuple[Any, ...]
-    data: Mapping[str, Any] | None
+    data: Mapping[str, Any] | Marker | None
     durable: bool
     recorded_at: dt.datetime
     transaction: TransactionInfo
@@ -130,7 +134,7 @@ class Event:
         return self.transaction.actor
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> str | Marker | None:
         """Why, as the application says."""
         return self.transaction.reason
 
@@ -185,7 +189,7 @@ class Access:
         return self.transaction.actor
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> str | Marker | None:
         """Why, as the application says."""
         return self.transaction.reason
 
@@ -241,7 +245,7 @@ class TransactionRecord:
         return self.infos[0].actor
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> str | Marker | None:
         """Why, as the application said first."""
         return self.infos[0].reason
 

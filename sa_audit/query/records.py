@@ -1,10 +1,11 @@
 """Events and reads as entries of the trail: where they stand, which of them a question is about, and their values.
 
-Imports model, capture, errors and SQLAlchemy only.
+Imports model, privacy, capture, errors and SQLAlchemy only.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,10 +13,12 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ..capture.identity import identity_values
+from ..capture.person_keys import PersonKeys
 from ..errors import NotAudited
-from ..model import Trail
+from ..model import Erased, Trail
+from ..privacy.encryption import PersonKey, decrypted, event_place, key_name
 from .change import Access, Event
-from .rows import INFO, Source, info_of
+from .rows import INFO, Source
 
 Kind = Literal["change", "event", "read"]
 CHUNK = 200
@@ -132,19 +135,25 @@ class RecordPlace:
         )
         rows = source.execute(statement, self.trail).all()
         own = [dict(zip(table.c.keys(), tuple(row)[len(INFO) :], strict=True)) for row in rows]
-        infos = [info_of(tuple(row)[: len(INFO)]) for row in rows]
+        infos = [source.info(self.trail, tuple(row)[: len(INFO)]) for row in rows]
         if self.kind == "event":
-            return [self._event(info, values) for info, values in zip(infos, own, strict=True)]
+            keys = self._keys(source, own)
+            return [self._event(info, values, keys) for info, values in zip(infos, own, strict=True)]
         shown = self._shown(source, [values["audit_id"] for values in own])
         return [self._access(info, values, shown) for info, values in zip(infos, own, strict=True)]
 
-    def _event(self, info: Any, values: dict[str, Any]) -> Event:
+    def _keys(self, source: Source, own: Iterable[dict[str, Any]]) -> dict[str, PersonKey | None]:
+        """Read the keys under which the data of some events is encrypted."""
+        names = {key_name(values["data"]) for values in own if isinstance(values["data"], str)}
+        return PersonKeys(source.connection, self.trail).named(names) if names else {}
+
+    def _event(self, info: Any, values: dict[str, Any], keys: Mapping[str, PersonKey | None]) -> Event:
         return Event(
             action=values["action"],
             entity=values["entity"],
             table=values["table_name"],
             identity=self._identity(values["table_name"], values["identity"]),
-            data=values["data"],
+            data=_data(values, keys),
             durable=bool(values["durable"]),
             recorded_at=info.recorded_at,
             transaction=info,
@@ -186,3 +195,13 @@ class RecordPlace:
         if text is None:
             return ()
         return identity_values(self.keys.get(table or "", ()), text)
+
+
+def _data(values: Mapping[str, Any], keys: Mapping[str, PersonKey | None]) -> Any:
+    """Give the data of an event: what was given, decrypted where it is encrypted, or the marker ``Erased``."""
+    data = values["data"]
+    if not isinstance(data, str):
+        return data
+    key = keys[key_name(data)]
+    place = event_place(values["audit_tx"], values["action"], values["table_name"], values["identity"])
+    return Erased if key is None else json.loads(decrypted(key, [place], data))

@@ -20,6 +20,7 @@ from ..errors import CaptureMissing, IntegrityFinding, NotAudited
 from ..model import AuditedTable, Trail
 from .before import Reader, members_of, reader_for
 from .change import TransactionInfo
+from .contexts import Contexts
 from .decrypting import decrypted_rows, row_label
 from .entity import Identity, Part, Subject
 from .formers import column_of, formers_of, kept_in
@@ -72,6 +73,11 @@ class Source:
         self.connection = connection
         self.reader: Reader = reader_for(connection)
         self._names: dict[AuditedTable, ColumnNames] = {}
+        self._contexts = Contexts(connection)
+
+    def info(self, trail: Trail, values: Sequence[Any]) -> TransactionInfo:
+        """Make a :class:`TransactionInfo` of the columns :data:`INFO` of a trail, in that order."""
+        return TransactionInfo(**self._contexts.shown(trail, dict(zip(INFO, values, strict=True))))
 
     def known_names(self, audited: AuditedTable) -> ColumnNames | None:
         """Give under which names the columns of a table were recorded, if that has been asked for."""
@@ -240,7 +246,7 @@ def _read(
             audit_id=audit_id,
             op=op,
             flush=flush if flush is not None else 0,
-            info=_info(about, part, audit_id, tx),
+            info=_info(source, about, part, audit_id, tx),
             values=state,
             before=source.reader.before(audited, decoders, members, dict(zip(extras, cast, strict=True)), kept),
             flags=rest,
@@ -284,15 +290,10 @@ INFO = (
 )
 
 
-def info_of(values: Sequence[Any]) -> TransactionInfo:
-    """Make a :class:`TransactionInfo` of the columns :data:`INFO`, in that order."""
-    return TransactionInfo(**dict(zip(INFO, values, strict=True)))
-
-
-def _info(values: Sequence[Any], part: Part, audit_id: int, tx: int) -> TransactionInfo:
+def _info(source: Source, values: Sequence[Any], part: Part, audit_id: int, tx: int) -> TransactionInfo:
     if values[0] is None:
         raise IntegrityFinding(
             f"row {audit_id} of {part.history.fullname} names transaction {tx}, which is not in "
             f"{part.audited.trail.transaction.fullname}: somebody removed it"
         )
-    return info_of(values)
+    return source.info(part.audited.trail, values)

@@ -22,7 +22,7 @@ from .horizon import Horizon, horizon_of
 from .looks import look
 from .records import About, Kind, RecordPlace
 from .references import Filter, entries_at, first_entries, references
-from .rows import INFO, Source, info_of
+from .rows import INFO, Source
 from .stretches import Stretch, stretches_of
 from .window import parse_since, parse_until
 
@@ -155,7 +155,7 @@ def infos_of(source: Source, trail: Trail, transaction_id: int) -> list[Transact
         .where(sa.or_(entry.c.id == first.scalar_subquery(), entry.c.first_id == first.scalar_subquery()))
         .order_by(entry.c.id)
     )
-    return [info_of(row) for row in source.execute(statement, trail)]
+    return [source.info(trail, row) for row in source.execute(statement, trail)]
 
 
 def _check(operation: Any, action: Any, limit: Any, identity: Any, entity: Any) -> None:

@@ -62,7 +62,13 @@ class Secured:
 def roles_of(database: Database) -> Roles:
     """Give roles whose names end with the test."""
     prefix = database.role_prefix
-    return Roles(owner=f"{prefix}own", writer=f"{prefix}write", reader=f"{prefix}read", sealer=f"{prefix}seal")
+    return Roles(
+        owner=f"{prefix}own",
+        writer=f"{prefix}write",
+        reader=f"{prefix}read",
+        sealer=f"{prefix}seal",
+        eraser=f"{prefix}erase",
+    )
 
 
 def script(

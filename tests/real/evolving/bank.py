@@ -33,7 +33,13 @@ class Base(DeclarativeBase):
 
 
 if PREFIX:
-    roles = Roles(owner=f"{PREFIX}own", writer=f"{PREFIX}write", reader=f"{PREFIX}read", sealer=f"{PREFIX}seal")
+    roles = Roles(
+        owner=f"{PREFIX}own",
+        writer=f"{PREFIX}write",
+        reader=f"{PREFIX}read",
+        sealer=f"{PREFIX}seal",
+        eraser=f"{PREFIX}erase",
+    )
     sa_audit.configure(Base, roles=roles, schema="audit", capture="trigger" if since(TRIGGERS) else "session")
 else:
     sa_audit.configure(Base, capture="trigger" if since(TRIGGERS) else "session")
