@@ -6,8 +6,9 @@ Imports the room's own parts, model and proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,7 +23,7 @@ from ..proof.tiles import WIDTH, Tile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A row of ``audit_block``."""
+    """A row of ``audit_block``; -1, or no bytes, stands for what a column can't hold."""
 
     number: int
     first: int
@@ -47,45 +48,58 @@ def blocks(connection: Connection, trail: Trail, *, since: int = 0) -> Iterator[
         trail: whose log.
         since: the number of the first one.
     """
-    number = since
-    table = trail.block
+    number, behind = _raw(trail)[0], _raw(trail)[0] >= since
     while True:
-        statement = sa.select(table).where(table.c.number >= number).order_by(table.c.number).limit(1)
-        block = _block(connection, statement)
-        if block is None:
+        row = connection.execute(sa.select(*_raw(trail)).where(behind).order_by(number).limit(1)).first()
+        if row is None:
             return
-        yield block
-        number = block.number + 1
+        yield _block(row)
+        if not isinstance(row[0], (int, float)):
+            return  # it comes behind all numbers, and whoever looks at it says what it is
+        behind = number > row[0]
 
 
 def last_block(connection: Connection, trail: Trail) -> Block | None:
     """Give the last block of the log, or None if it is empty."""
-    return _block(connection, sa.select(trail.block).order_by(trail.block.c.number.desc()).limit(1))
+    return _first(connection, sa.select(*_raw(trail)).order_by(trail.block.c.number.desc()).limit(1))
 
 
 def block_of_leaf(connection: Connection, trail: Trail, leaf: int) -> Block | None:
     """Give the block that says that it holds a leaf."""
-    table = trail.block
-    statement = sa.select(table).where(table.c.first_leaf <= leaf).order_by(table.c.first_leaf.desc()).limit(1)
-    return _block(connection, statement)
+    first = trail.block.c.first_leaf
+    return _first(connection, sa.select(*_raw(trail)).where(first <= leaf).order_by(first.desc()).limit(1))
 
 
 def block_numbered(connection: Connection, trail: Trail, number: int) -> Block | None:
     """Give the block of a number, or None."""
-    return _block(connection, sa.select(trail.block).where(trail.block.c.number == number))
+    return _first(connection, sa.select(*_raw(trail)).where(trail.block.c.number == number))
 
 
-def _block(connection: Connection, statement: sa.Select[tuple[object, ...]]) -> Block | None:
-    row = connection.execute(statement).mappings().first()
-    if row is None:
-        return None
-    return Block(
-        number=row["number"],
-        first=row["first_leaf"],
-        count=row["leaves"],
-        data=bytes(row["entries"]),
-        tiles=bytes(row["tiles"]),
-    )
+def _raw(trail: Trail) -> list[sa.ColumnElement[Any]]:
+    """Give the columns of a block as the driver gives them: SQLite holds whatever was put there."""
+    table = trail.block
+    names = ("number", "first_leaf", "leaves", "entries", "tiles")
+    return [sa.type_coerce(table.c[name], sa.types.NullType()).label(name) for name in names]
+
+
+def _first(connection: Connection, statement: sa.Select[Any]) -> Block | None:
+    row = connection.execute(statement).first()
+    return None if row is None else _block(row)
+
+
+def _block(row: Sequence[Any]) -> Block:
+    number, first, count = map(integer, row[:3])
+    return Block(number=number, first=first, count=count, data=octets(row[3]) or b"", tiles=octets(row[4]) or b"")
+
+
+def integer(value: object) -> int:
+    """Give a number of the log, or -1, which is none, for what is not an integer."""
+    return value if isinstance(value, int) else -1
+
+
+def octets(value: object) -> bytes | None:
+    """Give bytes of the log, or None for what is no bytes."""
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None
 
 
 # -- rows ----------------------------------------------------------------------------------

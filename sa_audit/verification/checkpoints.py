@@ -1,6 +1,6 @@
 """Signed checkpoints, those in the database and those that anchors keep, compared with the leaves.
 
-Imports model, proof and anchors.
+Imports model, proof, anchors and catalog.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..anchors import Anchor
+from ..catalog.log import octets
 from ..errors import AnchorUnavailable, AuditError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -21,18 +22,8 @@ from ..proof.entries import KeyEntry
 from ..proof.policy import KeyHistory, Policy
 from ..proof.types import Digest
 from .log import Log
+from .noted import NOTES, Kept, NotedTokens, Places
 from .report import Findings
-
-NOTES = "audit_checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A checkpoint and where it is kept: the name of an anchor, or None for the database; the token, if any."""
-
-    checkpoint: Checkpoint
-    anchor: str | None
-    token: Digest | None
 
 
 @dataclass(slots=True)
@@ -42,12 +33,12 @@ class Collected:
     Args:
         noted: those in the database.
         anchored: those that anchors keep.
-        anchors: how many anchors were asked.
+        anchors: those that were asked.
     """
 
     noted: list[Kept] = field(default_factory=list)
     anchored: list[Kept] = field(default_factory=list)
-    anchors: int = 0
+    anchors: tuple[Anchor, ...] = ()
 
     def sizes(self) -> set[int]:
         """Give the sizes of all."""
@@ -60,7 +51,7 @@ def read_anchors(anchors: Sequence[Anchor], findings: Findings) -> Collected:
     Raises:
         AnchorUnavailable: if one can't be read.
     """
-    collected = Collected(anchors=len(anchors))
+    collected = Collected(anchors=tuple(anchors))
     for anchor in anchors:
         try:
             for anchored in anchor.read():
@@ -74,19 +65,31 @@ def read_anchors(anchors: Sequence[Anchor], findings: Findings) -> Collected:
 
 
 def read_notes(connection: Connection, trail: Trail, collected: Collected, findings: Findings) -> None:
-    """Read the checkpoints that the database keeps."""
+    """Read the checkpoints that the database keeps.
+
+    Raises:
+        AnchorUnavailable: if an anchor that says of a token whether it is good can't be asked.
+    """
     table = trail.checkpoint
-    statement = sa.select(table.c.id, table.c.size, table.c.note, table.c.anchor, table.c.token).order_by(table.c.id)
+    places, tokens = Places(findings), NotedTokens(collected.anchors, collected.anchored, findings)
+    raw = sa.type_coerce(table.c.token, sa.types.NullType()).label("token")  # SQLite holds whatever was put there
+    statement = sa.select(table.c.id, table.c.size, table.c.note, table.c.anchor, raw).order_by(table.c.id)
     for row in connection.execute(statement):
+        size = row.size if isinstance(row.size, int) else None
         try:
             checkpoint = Checkpoint.parse(row.note)
         except (AuditError, ValueError, TypeError, AttributeError) as error:
-            findings.add("checkpoint-malformed", NOTES, row.size, "a signed checkpoint", str(error)[:300])
+            findings.add("checkpoint-malformed", NOTES, size, "a signed checkpoint", str(error)[:300])
             continue
-        if checkpoint.size != row.size:
-            findings.add("checkpoint-malformed", NOTES, row.size, f"the size {checkpoint.size}", str(row.size))
-        token = None if row.token is None else Digest(hashlib.sha256(bytes(row.token)).digest())
-        collected.noted.append(Kept(checkpoint, None, token))
+        if checkpoint.size != size:
+            findings.add("checkpoint-malformed", NOTES, size, f"the size {checkpoint.size}", f"{row.size!r:.80}")
+        token = octets(row.token)
+        if token is None and row.token is not None:
+            findings.add("checkpoint-malformed", NOTES, checkpoint.size, "bytes of a token", f"{row.token!r:.80}")
+        places.take(checkpoint, row.note, row.anchor)
+        tokens.take(checkpoint, row.anchor, token)
+        digest = None if token is None else Digest(hashlib.sha256(token).digest())
+        collected.noted.append(Kept(checkpoint, None, digest))
 
 
 @dataclass(frozen=True, slots=True)

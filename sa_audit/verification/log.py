@@ -155,7 +155,7 @@ class LogPass:
         if block.number != self._number:
             self._add("block-missing", self._number, f"block {self._number}", f"block {block.number}")
             self._break()
-        self._number = block.number + 1
+        self._number = max(self._number, block.number) + 1
         try:
             entries = block.entries()
         except AuditError as error:

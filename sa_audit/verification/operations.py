@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor
 from ..catalog import trail_at
+from ..catalog.log import integer
 from ..errors import ConfigurationError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -140,7 +141,8 @@ class _Verification:
 
     def _last_block(self, connection: Connection, trail: Trail) -> int:
         """Give where the last block says that it begins, by which only is decided whether other processes pay."""
-        return int(connection.scalar(sa.select(sa.func.max(trail.block.c.first_leaf))) or 0)
+        last = sa.func.max(trail.block.c.first_leaf, type_=sa.types.NullType())
+        return integer(connection.scalar(sa.select(last)))
 
     def _name(self, connection: Connection, trail: Trail, name: str) -> str:
         catalog = self._database.catalog
