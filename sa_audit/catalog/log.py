@@ -6,9 +6,10 @@ Imports the room's own parts, model and proof.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,6 +20,10 @@ from ..proof.blocks import unpack_entries
 from ..proof.cbor import decode, encode, encode_fast
 from ..proof.merkle import Frontier, leaf_hash
 from ..proof.tiles import WIDTH, Tile
+from .database import CatalogDatabase
+
+AHEAD: Final = 4
+"""How many blocks are fetched at a time, of which each takes up to some MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,24 @@ def blocks(connection: Connection, trail: Trail, *, since: int = 0) -> Iterator[
         if not isinstance(row[0], (int, float)):
             return  # it comes behind all numbers, and whoever looks at it says what it is
         behind = number > row[0]
+
+
+def blocks_ahead(connection: Connection, database: CatalogDatabase, trail: Trail) -> Iterator[Block]:
+    """Yield all blocks as :func:`blocks` does; where the database can, the next ones are fetched meanwhile.
+
+    Args:
+        connection: in a transaction with pinned settings.
+        database: how to read it.
+        trail: whose log.
+    """
+    if not database.reads_ahead:
+        yield from blocks(connection, trail)
+        return
+    table = database.name_of(database.schema(connection, trail.block), trail.block.name)
+    select = f"SELECT number, first_leaf, leaves, entries, tiles FROM {table} ORDER BY number"
+    with contextlib.closing(database.batches(connection, select, {}, size=AHEAD)) as batches:
+        for batch in batches:
+            yield from map(_block, batch)
 
 
 def last_block(connection: Connection, trail: Trail) -> Block | None:

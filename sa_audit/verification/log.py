@@ -13,8 +13,8 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from ..catalog import Block, blocks
-from ..catalog.log import pack_tiles
+from ..catalog import Block, catalog_for
+from ..catalog.log import blocks_ahead, pack_tiles
 from ..errors import AuditError
 from ..model.history import Trail
 from ..proof.entries import (
@@ -139,7 +139,7 @@ class LogPass:
         """Read the whole log."""
         self._root()
         index = Index(connection, trail)
-        for block in blocks(connection, trail):
+        for block in blocks_ahead(connection, catalog_for(connection.dialect), trail):
             self._block(block, index)
             if self._progress is not None:
                 self._progress(self.log.size)
