@@ -76,7 +76,7 @@ def blocks_ahead(connection: Connection, database: CatalogDatabase, trail: Trail
         yield from blocks(connection, trail)
         return
     table = database.name_of(database.schema(connection, trail.block), trail.block.name)
-    select = f"SELECT number, first_leaf, leaves, entries, tiles FROM {table} ORDER BY number"
+    select = f"SELECT {', '.join(COLUMNS)} FROM {table} ORDER BY number"
     with contextlib.closing(database.batches(connection, select, {}, size=AHEAD)) as batches:
         for batch in batches:
             yield from map(_block, batch)
@@ -98,11 +98,13 @@ def block_numbered(connection: Connection, trail: Trail, number: int) -> Block |
     return _first(connection, sa.select(*_raw(trail)).where(trail.block.c.number == number))
 
 
-def _raw(trail: Trail) -> list[sa.ColumnElement[Any]]:
-    """Give the columns of a block as the driver gives them: SQLite holds whatever was put there."""
+COLUMNS: Final = ("number", "first_leaf", "leaves", "entries", "tiles")
+
+
+def _raw(trail: Trail, *names: str) -> list[sa.ColumnElement[Any]]:
+    """Give the columns of a block, all if none is named, as the driver gives them: SQLite holds whatever was put."""
     table = trail.block
-    names = ("number", "first_leaf", "leaves", "entries", "tiles")
-    return [sa.type_coerce(table.c[name], sa.types.NullType()).label(name) for name in names]
+    return [sa.type_coerce(table.c[name], sa.types.NullType()).label(name) for name in names or COLUMNS]
 
 
 def _first(connection: Connection, statement: sa.Select[Any]) -> Block | None:
@@ -144,13 +146,14 @@ def find_leaf(connection: Connection, trail: Trail, table: int, row: int) -> tup
         .order_by(sealed.c.block.desc())
     )
     start = encode_fast((1, 1, table, row))[1:]
+    block = trail.block
     for number in connection.scalars(statement).all():
-        block = block_numbered(connection, trail, number)
-        if block is None or start not in block.data:
-            continue
-        for position, entry in enumerate(block.entries()):
-            if entry.startswith(start, 1):
-                return block.first + position, entry
+        part = sa.select(*_raw(trail, "first_leaf", "entries")).where(block.c.number == number)
+        for first, raw in connection.execute(part):
+            data = octets(raw) or b""
+            for position, entry in enumerate(unpack_entries(data) if start in data else ()):
+                if entry.startswith(start, 1):
+                    return integer(first) + position, entry
     return None
 
 
@@ -194,9 +197,10 @@ def read_tile(connection: Connection, trail: Trail, level: int, index: int, widt
     """
     if level == 0 and width < WIDTH:
         return _from_entries(connection, trail, index, width)
-    last = ((index * WIDTH + width) << (8 * level)) - 1
-    block = block_of_leaf(connection, trail, last)
-    for tile in unpack_tiles(block.tiles) if block is not None else ():
+    last, first = ((index * WIDTH + width) << (8 * level)) - 1, trail.block.c.first_leaf
+    part = sa.select(*_raw(trail, "tiles")).where(first <= last).order_by(first.desc()).limit(1)
+    data = octets(connection.scalar(part))
+    for tile in unpack_tiles(data) if data is not None else ():
         if (tile.level, tile.index) == (level, index) and tile.width >= width:
             return tile
     raise IntegrityFinding(f"tile {level}/{index} with {width} hashes is not in the log")
