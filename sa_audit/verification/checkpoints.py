@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -94,10 +94,14 @@ def read_notes(connection: Connection, trail: Trail, collected: Collected, findi
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The greatest checkpoint that holds, and the greatest anchored one that does."""
+    """The greatest checkpoint that holds, the greatest anchored one that does, and the greatest size that is signed.
+
+    That size is of a checkpoint which need not hold: if it does not, that is a finding.
+    """
 
     last: Checkpoint | None
     anchored: Checkpoint | None
+    signed: int
 
 
 class Judge:
@@ -133,7 +137,14 @@ class Judge:
         self._tokens(collected)
         if not noted:
             self._findings.add("log-missing", NOTES, None, "a checkpoint that is signed and holds", "none")
-        return Judged(_greatest(noted), _greatest(anchored))
+        signed = max([*self._signed_sizes(collected), held.size if held is not None else 0])
+        return Judged(_greatest(noted), _greatest(anchored), signed)
+
+    def _signed_sizes(self, collected: Collected) -> Iterator[int]:
+        for kept in (*collected.noted, *collected.anchored):
+            with contextlib.suppress(AuditError):  # each is judged by itself
+                self._policy.check(kept.checkpoint, keys=self._keys, vouched=True)
+                yield kept.checkpoint.size
 
     def _holds(self, kept: Kept, vouched: set[tuple[int, Digest]]) -> bool:
         """Judge one: its signatures, its root, and then the time of its keys, of which only the true log can speak."""

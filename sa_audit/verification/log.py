@@ -117,16 +117,24 @@ class LogPass:
         findings: where findings go.
         sizes: those at which a root is wanted.
         since: the leaves before are not compared with their rows.
+        until: the size at which to end; None for all leaves.
         progress: called with the number of leaves that were read.
     """
 
     def __init__(
-        self, findings: Findings, sizes: Iterable[int], *, since: int = 0, progress: Callable[[int], None] | None = None
+        self,
+        findings: Findings,
+        sizes: Iterable[int],
+        *,
+        since: int = 0,
+        until: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self.log = Log()
         self._findings = findings
         self._sizes = sorted(set(sizes))
         self._since = since
+        self._until = until
         self._progress = progress
         self._tree = Tree()
         self._number = 0
@@ -136,13 +144,15 @@ class LogPass:
         self._leaves = 0
 
     def run(self, connection: Connection, trail: Trail) -> Log:
-        """Read the whole log."""
+        """Read the log."""
         self._root()
         index = Index(connection, trail)
         for block in blocks_ahead(connection, catalog_for(connection.dialect), trail):
             self._block(block, index)
             if self._progress is not None:
                 self._progress(self.log.size)
+            if self._until is not None and self.log.size >= self._until:
+                break
         self._close_group(force=True)
         index.finish(self._number, self._findings)
         self.log.whole = self._tree.size

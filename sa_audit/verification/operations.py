@@ -89,6 +89,7 @@ class _Verification:
             others.begin(self._comparisons(connection, live_tables(self._database.catalog, connection, trail, Log())))
         log = self._log(connection, trail)
         judged = Judge(self._policy, log, self._findings).judge(self._collected, held=self._since)
+        log = self._signed_part(connection, trail, log, judged.signed)
         tables = live_tables(self._database.catalog, connection, trail, log)
         anchored = judged.anchored.size if judged.anchored is not None else 0
         task = Task(
@@ -126,6 +127,16 @@ class _Verification:
             sizes.add(since)
         passing = LogPass(self._findings, sizes, since=since, progress=lambda done: self._progress("log", done, None))
         return passing.run(connection, trail)
+
+    def _signed_part(self, connection: Connection, trail: Trail, log: Log, signed: int) -> Log:
+        """Give the log as far as it is signed; what stands behind was found, and counts for nothing.
+
+        Anybody who may write the log can append leaves: they make no row a sealed one, and excuse none that is gone.
+        """
+        if not 0 < signed < log.size:
+            return log
+        since = 0 if self._since is None else self._since.size
+        return LogPass(Findings(), (), since=since, until=signed).run(connection, trail)
 
     def _tables(self, connection: Connection, trail: Trail, log: Log, tables: list[LiveTable]) -> int:
         """Check what no leaf speaks of: rows without one, and how rows hang together."""
