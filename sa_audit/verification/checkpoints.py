@@ -23,6 +23,7 @@ from ..proof.policy import KeyHistory, Policy
 from ..proof.types import Digest
 from .log import Log
 from .noted import NOTES, Kept, NotedTokens, Places
+from .quorum import Quorum
 from .report import Findings
 
 
@@ -114,6 +115,7 @@ class Judge:
     """
 
     def __init__(self, policy: Policy, log: Log, findings: Findings) -> None:
+        self._quorum = Quorum(policy, ())
         self._policy = policy
         self._log = log
         self._findings = findings
@@ -127,10 +129,13 @@ class Judge:
             collected: those in the database and in anchors.
             held: one that the reader holds.
         """
+        copies = (*collected.noted, *collected.anchored)
+        self._quorum = Quorum(self._policy, (kept.checkpoint for kept in copies))
         vouched = {(kept.checkpoint.size, kept.checkpoint.root) for kept in collected.anchored}
         self._good = self._consistent_up_to(collected)
         noted = [kept for kept in collected.noted if self._holds(kept, vouched)]
         anchored = [kept for kept in collected.anchored if self._holds(kept, vouched)]
+        self._require_quorum(noted)
         if held is not None:
             self._compare(held, "log-rewritten", "log-cut", "the checkpoint that is held")
         self._presence(collected)
@@ -138,13 +143,25 @@ class Judge:
         if not noted:
             self._findings.add("log-missing", NOTES, None, "a checkpoint that is signed and holds", "none")
         signed = max([*self._signed_sizes(collected), held.size if held is not None else 0])
-        return Judged(_greatest(noted), _greatest(anchored), signed)
+        return Judged(self._greatest(noted), self._greatest(anchored), signed)
 
     def _signed_sizes(self, collected: Collected) -> Iterator[int]:
         for kept in (*collected.noted, *collected.anchored):
             with contextlib.suppress(AuditError):  # each is judged by itself
-                self._policy.check(kept.checkpoint, keys=self._keys, vouched=True)
-                yield kept.checkpoint.size
+                self._quorum.each.check(kept.checkpoint, keys=self._keys, vouched=True)
+                if self._quorum.lacks(kept.checkpoint) is None:
+                    yield kept.checkpoint.size
+
+    def _require_quorum(self, noted: Sequence[Kept]) -> None:
+        """Report that no checkpoint has the quorum; those that have it not yet don't count, and are no finding."""
+        lacks = [self._quorum.lacks(kept.checkpoint) for kept in noted]
+        if lacks and None not in lacks:
+            last = max(kept.checkpoint.size for kept in noted)
+            self._findings.add("checkpoint-unsigned", NOTES, last, "a quorum of witnesses", str(lacks[-1])[:400])
+
+    def _greatest(self, kept: Sequence[Kept]) -> Checkpoint | None:
+        found = [each.checkpoint for each in kept if self._quorum.lacks(each.checkpoint) is None]
+        return max(found, key=lambda checkpoint: checkpoint.size, default=None)
 
     def _holds(self, kept: Kept, vouched: set[tuple[int, Digest]]) -> bool:
         """Judge one: its signatures, its root, and then the time of its keys, of which only the true log can speak."""
@@ -168,13 +185,13 @@ class Judge:
             if checkpoint.size <= good or self._log.roots.get(checkpoint.size) != checkpoint.root:
                 continue
             with contextlib.suppress(AuditError):  # each is judged by itself later
-                self._policy.check(checkpoint, keys=self._keys)
+                self._quorum.each.check(checkpoint, keys=self._keys)
                 good = checkpoint.size
         return good
 
     def _signed(self, kept: Kept, keys: KeyHistory | None, vouched: bool) -> bool:
         try:
-            self._policy.check(kept.checkpoint, keys=keys, vouched=vouched)
+            self._quorum.each.check(kept.checkpoint, keys=keys, vouched=vouched)
         except AuditError as error:
             kind = "checkpoint-unsigned" if kept.anchor is None else "anchor-unsigned"
             place = kept.anchor or NOTES
@@ -221,7 +238,3 @@ class Judge:
             except AuditError as error:
                 self._findings.add("key-event", "audit_block", None, "key events that fit each other", str(error)[:300])
                 listed.pop()
-
-
-def _greatest(kept: list[Kept]) -> Checkpoint | None:
-    return max((each.checkpoint for each in kept), key=lambda checkpoint: checkpoint.size, default=None)
