@@ -13,10 +13,12 @@ import sqlalchemy as sa
 
 from sa_audit.catalog import RowReader, catalog_for, read_tile
 from sa_audit.catalog.log import pack_tiles
+from sa_audit.errors import SealRefused
 from sa_audit.model.history import trail_of
 from sa_audit.proof.clusters import Cluster, Loss
 from sa_audit.proof.entries import IncarnationEntry, PruneEntry
 from sa_audit.proof.types import Digest
+from sa_audit.seal import rebase
 from sa_audit.seal.building import Facts, Run, Tree, build
 from sa_audit.seal.sealer import Sealer
 from sa_audit.seal.state import KnownTable, State, StateFile
@@ -151,3 +153,30 @@ def test_an_unsigned_tail_hides_nothing_before_it(sealed: Sealed) -> None:
     sealed.attack(f"UPDATE {ENTRIES} SET actor = 'x' WHERE id = 2")
     forge(sealed, rows=rows_of(sealed, 2))
     assert ("row-changed", ENTRIES, 2) in sealed.found(anchored=False)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_rebase_does_not_take_them_over(sealed: Sealed, lost: bool) -> None:
+    """Else the next sealing would sign them; without them it goes on.
+
+    Where the sealer's file is lost, PostgreSQL goes by ids from then on, which only the verification before tells.
+    """
+    newest, blocks = sealed.scalar(f"SELECT max(audit_id) FROM {HISTORY}"), "audit_block"
+    sealed.attack(copied(sealed, newest, -5))
+    forge(sealed, rows=[-5])
+    last = sealed.scalar(f"SELECT max(number) FROM {blocks}")
+    if lost:
+        sealed.state.unlink()
+    with pytest.raises(SealRefused):
+        sealed.seal()
+    with pytest.raises(SealRefused, match="the rest was appended by somebody without the key"):
+        rebase(sealed.engine, state=sealed.state, operator="ops", reason="test", metadata=Base)
+    sealed.attack(f"DELETE FROM {blocks} WHERE number = {last}", f"DELETE FROM audit_sealed WHERE block = {last}")
+    if lost:
+        rebase(sealed.engine, state=sealed.state, operator="ops", reason="test", metadata=Base)
+    assert sealed.found(continuity=False) == {("row-backdated", HISTORY, -5)}
+    write(sealed.engine, 501, 502)
+    sealed.seal()
+    assert sealed.verify().unsealed == 0
+    if not lost:
+        assert sealed.found(continuity=False) == {("row-backdated", HISTORY, -5)}
