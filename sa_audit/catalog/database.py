@@ -44,6 +44,11 @@ class CatalogDatabase(ABC):
         self.dialect = dialect
         self.spelling = backend_for(dialect)
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether :meth:`batches` fetches while the caller works, and lets the connection be used meanwhile."""
+        return False
+
     @contextmanager
     def pinned(self, connection: Connection) -> Iterator[None]:
         """Pin the settings that change what is read, within a transaction.
@@ -64,7 +69,7 @@ class CatalogDatabase(ABC):
         return f"{self.spelling.quote(schema)}.{quoted}" if schema else quoted
 
     def batches(
-        self, connection: Connection, select: str, parameters: Mapping[str, Any]
+        self, connection: Connection, select: str, parameters: Mapping[str, Any], *, size: int = BATCH
     ) -> Generator[Sequence[Any], None, None]:
         """Yield the rows of a SELECT as they come, some thousand at a time.
 
@@ -72,12 +77,14 @@ class CatalogDatabase(ABC):
             connection: in a transaction, with pinned settings.
             select: the statement, for :func:`sqlalchemy.text`.
             parameters: its parameters.
+            size: how many rows at a time.
 
         Raises:
             DBAPIError: if the database refuses to give them.
         """
-        with connection.execute(sa.text(select), dict(parameters), execution_options=self.streams) as result:
-            yield from result.partitions(BATCH)
+        streams = {**self.streams, "yield_per": size} if self.streams else {}
+        with connection.execute(sa.text(select), dict(parameters), execution_options=streams) as result:
+            yield from result.partitions(size)
 
     @abstractmethod
     def columns(self, connection: Connection, schema: str | None, name: str) -> list[LiveColumn]:

@@ -40,10 +40,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """What stands behind FROM to read the rows that are committed and not yet sealed, and its parameters."""
+    """What stands behind FROM to read the rows that are committed and not yet sealed, and its parameters.
+
+    ``joined`` says that a row is found by its entry only, so that there is none where no entry is to be sealed.
+    """
 
     condition: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    joined: bool = False
 
 
 class HorizonDatabase(ABC):
@@ -119,9 +123,14 @@ def by_transaction(sealed: SealedTable, entries: str, covered: str) -> str:
     The index that finds them is that of ``audit_transaction``; the guards let no row belong to another transaction's.
     """
     txid = f"r.{sealed.txid}"
-    if "audit_tx" in sealed.table.c:
+    if is_joined(sealed):
         return f"JOIN {entries} AS e ON e.id = r.audit_tx AND e.db_txid = {txid} WHERE {covered.format('e.db_txid')}"
     return f"WHERE {covered.format(txid)}"
+
+
+def is_joined(sealed: SealedTable) -> bool:
+    """Tell whether :func:`by_transaction` finds a table's rows by their entries."""
+    return "audit_tx" in sealed.table.c
 
 
 class PostgreSQLHorizon(HorizonDatabase):
@@ -191,7 +200,9 @@ class PostgreSQLHorizon(HorizonDatabase):
         if since is not None:
             covered += f" AND {{0}} >= :oldest AND NOT {_VISIBLE.format('since')}"
             parameters |= {"since": since[1], "oldest": int(str(since[1]).partition(":")[0])}
-        return Stretch(condition=by_transaction(sealed, entries, covered), parameters=parameters)
+        return Stretch(
+            condition=by_transaction(sealed, entries, covered), parameters=parameters, joined=is_joined(sealed)
+        )
 
     def holder(self, connection: Connection) -> str | None:
         """Look for the oldest transaction that has an id of its own, of a session or prepared."""
@@ -314,7 +325,9 @@ class MariaDBHorizon(HorizonDatabase):
             return None
         parameters = {"since": since[1] if since is not None else -1, "until": until[1]}
         covered = "{0} > :since AND {0} <= :until"
-        return Stretch(condition=by_transaction(sealed, entries, covered), parameters=parameters)
+        return Stretch(
+            condition=by_transaction(sealed, entries, covered), parameters=parameters, joined=is_joined(sealed)
+        )
 
 
 class SQLiteHorizon(HorizonDatabase):

@@ -6,8 +6,10 @@ Imports the room's own parts, model and proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,11 +20,15 @@ from ..proof.blocks import unpack_entries
 from ..proof.cbor import decode, encode, encode_fast
 from ..proof.merkle import Frontier, leaf_hash
 from ..proof.tiles import WIDTH, Tile
+from .database import CatalogDatabase
+
+AHEAD: Final = 4
+"""How many blocks are fetched at a time, of which each takes up to some MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A row of ``audit_block``."""
+    """A row of ``audit_block``; -1, or no bytes, stands for what a column can't hold."""
 
     number: int
     first: int
@@ -47,45 +53,78 @@ def blocks(connection: Connection, trail: Trail, *, since: int = 0) -> Iterator[
         trail: whose log.
         since: the number of the first one.
     """
-    number = since
-    table = trail.block
+    number, behind = _raw(trail)[0], _raw(trail)[0] >= since
     while True:
-        statement = sa.select(table).where(table.c.number >= number).order_by(table.c.number).limit(1)
-        block = _block(connection, statement)
-        if block is None:
+        row = connection.execute(sa.select(*_raw(trail)).where(behind).order_by(number).limit(1)).first()
+        if row is None:
             return
-        yield block
-        number = block.number + 1
+        yield _block(row)
+        if not isinstance(row[0], (int, float)):
+            return  # it comes behind all numbers, and whoever looks at it says what it is
+        behind = number > row[0]
+
+
+def blocks_ahead(connection: Connection, database: CatalogDatabase, trail: Trail) -> Iterator[Block]:
+    """Yield all blocks as :func:`blocks` does; where the database can, the next ones are fetched meanwhile.
+
+    Args:
+        connection: in a transaction with pinned settings.
+        database: how to read it.
+        trail: whose log.
+    """
+    if not database.reads_ahead:
+        yield from blocks(connection, trail)
+        return
+    table = database.name_of(database.schema(connection, trail.block), trail.block.name)
+    select = f"SELECT {', '.join(COLUMNS)} FROM {table} ORDER BY number"
+    with contextlib.closing(database.batches(connection, select, {}, size=AHEAD)) as batches:
+        for batch in batches:
+            yield from map(_block, batch)
 
 
 def last_block(connection: Connection, trail: Trail) -> Block | None:
     """Give the last block of the log, or None if it is empty."""
-    return _block(connection, sa.select(trail.block).order_by(trail.block.c.number.desc()).limit(1))
+    return _first(connection, sa.select(*_raw(trail)).order_by(trail.block.c.number.desc()).limit(1))
 
 
 def block_of_leaf(connection: Connection, trail: Trail, leaf: int) -> Block | None:
     """Give the block that says that it holds a leaf."""
-    table = trail.block
-    statement = sa.select(table).where(table.c.first_leaf <= leaf).order_by(table.c.first_leaf.desc()).limit(1)
-    return _block(connection, statement)
+    first = trail.block.c.first_leaf
+    return _first(connection, sa.select(*_raw(trail)).where(first <= leaf).order_by(first.desc()).limit(1))
 
 
 def block_numbered(connection: Connection, trail: Trail, number: int) -> Block | None:
     """Give the block of a number, or None."""
-    return _block(connection, sa.select(trail.block).where(trail.block.c.number == number))
+    return _first(connection, sa.select(*_raw(trail)).where(trail.block.c.number == number))
 
 
-def _block(connection: Connection, statement: sa.Select[tuple[object, ...]]) -> Block | None:
-    row = connection.execute(statement).mappings().first()
-    if row is None:
-        return None
-    return Block(
-        number=row["number"],
-        first=row["first_leaf"],
-        count=row["leaves"],
-        data=bytes(row["entries"]),
-        tiles=bytes(row["tiles"]),
-    )
+COLUMNS: Final = ("number", "first_leaf", "leaves", "entries", "tiles")
+
+
+def _raw(trail: Trail, *names: str) -> list[sa.ColumnElement[Any]]:
+    """Give the columns of a block, all if none is named, as the driver gives them: SQLite holds whatever was put."""
+    table = trail.block
+    return [sa.type_coerce(table.c[name], sa.types.NullType()).label(name) for name in names or COLUMNS]
+
+
+def _first(connection: Connection, statement: sa.Select[Any]) -> Block | None:
+    row = connection.execute(statement).first()
+    return None if row is None else _block(row)
+
+
+def _block(row: Sequence[Any]) -> Block:
+    number, first, count = map(integer, row[:3])
+    return Block(number=number, first=first, count=count, data=octets(row[3]) or b"", tiles=octets(row[4]) or b"")
+
+
+def integer(value: object) -> int:
+    """Give a number of the log, or -1, which is none, for what is not an integer."""
+    return value if isinstance(value, int) else -1
+
+
+def octets(value: object) -> bytes | None:
+    """Give bytes of the log, or None for what is no bytes."""
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None
 
 
 # -- rows ----------------------------------------------------------------------------------
@@ -107,13 +146,14 @@ def find_leaf(connection: Connection, trail: Trail, table: int, row: int) -> tup
         .order_by(sealed.c.block.desc())
     )
     start = encode_fast((1, 1, table, row))[1:]
+    block = trail.block
     for number in connection.scalars(statement).all():
-        block = block_numbered(connection, trail, number)
-        if block is None or start not in block.data:
-            continue
-        for position, entry in enumerate(block.entries()):
-            if entry.startswith(start, 1):
-                return block.first + position, entry
+        part = sa.select(*_raw(trail, "first_leaf", "entries")).where(block.c.number == number)
+        for first, raw in connection.execute(part):
+            data = octets(raw) or b""
+            for position, entry in enumerate(unpack_entries(data) if start in data else ()):
+                if entry.startswith(start, 1):
+                    return integer(first) + position, entry
     return None
 
 
@@ -157,9 +197,10 @@ def read_tile(connection: Connection, trail: Trail, level: int, index: int, widt
     """
     if level == 0 and width < WIDTH:
         return _from_entries(connection, trail, index, width)
-    last = ((index * WIDTH + width) << (8 * level)) - 1
-    block = block_of_leaf(connection, trail, last)
-    for tile in unpack_tiles(block.tiles) if block is not None else ():
+    last, first = ((index * WIDTH + width) << (8 * level)) - 1, trail.block.c.first_leaf
+    part = sa.select(*_raw(trail, "tiles")).where(first <= last).order_by(first.desc()).limit(1)
+    data = octets(connection.scalar(part))
+    for tile in unpack_tiles(data) if data is not None else ():
         if (tile.level, tile.index) == (level, index) and tile.width >= width:
             return tile
     raise IntegrityFinding(f"tile {level}/{index} with {width} hashes is not in the log")

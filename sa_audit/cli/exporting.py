@@ -1,4 +1,4 @@
-"""``export``: the changes as lines of JSON or CSV, or a bundle that is checked with no database.
+"""``export``: the changes as lines of JSON or CSV, as Parquet, or as a bundle that is checked with no database.
 
 Imports query, verification, model and rich only.
 """
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 from rich.console import RenderableType
@@ -22,9 +22,11 @@ from ..query.entity import subject_of
 from ..verification.bundling import Selection, export_bundle
 from .failure import WrongUsage
 from .models import Entity
+from .parquet import write_table
 from .results import change_json, plain
 
 PAGE: Final = 500
+FORMS: Final = ("jsonl", "csv", "parquet")
 COLUMNS: Final = ("audit_id", "recorded_at", "actor", "reason", "entity", "identity", "operation", "diff", "state")
 
 
@@ -84,27 +86,40 @@ def _tables(entity: Entity, identity: Any) -> dict[str, dict[str, Any] | None]:
 
 
 def write_changes(
-    engine: sa.Engine, metadata: sa.MetaData, entity: Entity | None, identity: Any, form: str, out: IO[str]
+    engine: sa.Engine, metadata: sa.MetaData, entity: Entity | None, identity: Any, form: str, out: TextIO
 ) -> None:
-    """Write changes, oldest first, one a line.
+    """Write changes, oldest first, one a line or row.
 
     Args:
         engine: to the database.
         metadata: of the trail.
         entity: whose changes; None for all.
         identity: of one row, or None.
-        form: ``jsonl`` or ``csv``.
-        out: where to.
+        form: one of :data:`FORMS`.
+        out: where to; its bytes for ``parquet``.
+
+    Raises:
+        WrongUsage: if bytes would go to a terminal.
+        CantRun: if what ``parquet`` needs is not installed.
     """
     rows = (change_json(change) for change in _changes(engine, metadata, entity, identity))
     if form == "jsonl":
         out.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         return
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        said = {**row, "actor": row["transaction"]["actor"], "reason": row["transaction"]["reason"]}
-        writer.writerow([_cell(said[name]) for name in COLUMNS])
+    cells = (_cells(row) for row in rows)
+    if form == "parquet":
+        if out.isatty():
+            raise WrongUsage("--format parquet gives bytes: send them to a file, with > changes.parquet")
+        write_table(cells, COLUMNS, out.buffer)
+        return
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    said = {**row, "actor": row["transaction"]["actor"], "reason": row["transaction"]["reason"]}
+    return {name: _cell(said[name]) for name in COLUMNS}
 
 
 def _cell(value: Any) -> Any:

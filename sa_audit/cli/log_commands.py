@@ -226,17 +226,19 @@ def export(
     complete: Annotated[
         bool, typer.Option("--complete", help="With every leaf of the log, to show that nothing was left out.")
     ] = False,
-    form: Annotated[str, typer.Option("--format", metavar="FORM", help="jsonl or csv, on standard output.")] = "jsonl",
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORM", help="jsonl, csv or parquet, on standard output.")
+    ] = "jsonl",
     url: Url = None,
     models: ModelsOption = None,
     json: Json = False,
 ) -> None:
     """Hand out changes, as lines or as a bundle with its proofs."""
-    from .exporting import make_bundle, write_changes
+    from .exporting import FORMS, make_bundle, write_changes
     from .looking import EXPORTED, looked
 
-    if form not in ("jsonl", "csv"):
-        raise WrongUsage(f"--format {form!r}: give jsonl or csv")
+    if form not in FORMS:
+        raise WrongUsage(f"--format {form!r}: give {', '.join(FORMS[:-1])} or {FORMS[-1]}")
     with _opened(url, models) as place:
         entity = place.models.entity(model) if model else None
         identity = parse_key(entity, key) if entity is not None and key is not None else None

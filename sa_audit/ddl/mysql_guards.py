@@ -133,17 +133,29 @@ class MariaDBGuards(Backend):
     def _transaction_body(self, trail: Trail, schemas: SchemaMap) -> str:
         """Give the body of the guard; the epoch is looked for by SELECT INTO, since SET would lock the gap behind it.
 
-        The sealer could not make the next epoch while any writer is open.
+        The sealer could not make the next epoch while any writer is open.  A further entry has its first one's epoch,
+        which that one's transaction keeps open: a closed one, or another account's, is none that is under way.
         """
         epochs, table = self._beside(trail, schemas, "audit_epoch"), self.table_name(trail.transaction, schemas)
         return f"""BEGIN
     DECLARE open_epoch BIGINT;
     DECLARE is_closed TINYINT DEFAULT 1;
+    DECLARE first_at DATETIME(6);
     SELECT max(epoch) INTO open_epoch FROM {epochs};
+    IF NEW.first_id IS NOT NULL THEN
+        SELECT max(db_txid), max(recorded_at) INTO open_epoch, first_at FROM {table}
+            WHERE id = NEW.first_id AND first_id IS NULL AND BINARY db_user <=> BINARY USER();
+        IF open_epoch IS NULL THEN
+            SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: the first entry is not of this transaction';
+        END IF;
+    END IF;
     WHILE is_closed DO
         SET is_closed = (SELECT closed FROM {epochs} WHERE epoch = open_epoch LOCK IN SHARE MODE);
         IF is_closed IS NULL THEN
             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: there is no open epoch';
+        END IF;
+        IF is_closed AND NEW.first_id IS NOT NULL THEN
+            SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sa_audit: the transaction of the first entry has ended';
         END IF;
         SET open_epoch = open_epoch + is_closed;
     END WHILE;
@@ -152,7 +164,7 @@ class MariaDBGuards(Backend):
     SET NEW.db_role = CURRENT_ROLE();
     SET NEW.recorded_at = UTC_TIMESTAMP(6);
     IF NEW.first_id IS NOT NULL THEN
-        SET NEW.recorded_at = (SELECT recorded_at FROM {table} WHERE id = NEW.first_id);
+        SET NEW.recorded_at = first_at;
     END IF;
 END"""
 

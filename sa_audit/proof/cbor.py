@@ -148,14 +148,6 @@ class _Reader:
     def __init__(self, data: bytes, what: str) -> None:
         self.data = data
         self.what = what
-        self.readers: dict[int, Callable[[int, int, int], tuple[Item, int]]] = {
-            UNSIGNED: lambda argument, offset, depth: (argument, offset),
-            NEGATIVE: lambda argument, offset, depth: (-1 - argument, offset),
-            BYTES: self._bytes,
-            TEXT: self._text,
-            ARRAY: self._array,
-            TAG: self._big,
-        }
 
     def item(self, offset: int, depth: int) -> tuple[Item, int]:
         if offset >= len(self.data):
@@ -163,11 +155,11 @@ class _Reader:
         first = self.data[offset]
         if first in _SIMPLE:
             return _SIMPLE[first], offset + 1
-        read = self.readers.get(first >> 5)
+        read = _READERS.get(first >> 5)
         if read is None:
             raise self._malformed(f"has an item of a kind that is not used here (0x{first:02x})", offset)
         argument, start = self._argument(offset)
-        return read(argument, start, depth)
+        return read(self, argument, start, depth)
 
     def _argument(self, offset: int) -> tuple[int, int]:
         info = self.data[offset] & 31
@@ -219,3 +211,14 @@ class _Reader:
 
     def _malformed(self, why: str, offset: int) -> MalformedProof:
         return MalformedProof(f"the {self.what} {why} (at byte {offset})")
+
+
+_READERS: Final[dict[int, Callable[[_Reader, int, int, int], tuple[Item, int]]]] = {
+    UNSIGNED: lambda reader, argument, offset, depth: (argument, offset),
+    NEGATIVE: lambda reader, argument, offset, depth: (-1 - argument, offset),
+    BYTES: _Reader._bytes,
+    TEXT: _Reader._text,
+    ARRAY: _Reader._array,
+    TAG: _Reader._big,
+}
+"""What reads an item, by its major type."""

@@ -20,6 +20,8 @@ from ..errors import ConfigurationError, IntegrityFinding, MalformedProof, SealR
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
 from ..proof.entries import Cluster, IncarnationEntry, Loss
+from ..proof.keys import Verifier
+from ..proof.policy import Policy
 from ..proof.types import Digest
 from .ranges import without
 from .rows import ids_of
@@ -108,7 +110,41 @@ def _facts(connection: Connection, trail: Trail, found: tuple[State, State | Non
         _require_beginning(facts, checkpoint.size, checkpoint.root, "its last checkpoint")
     if found is not None:
         _require_beginning(facts, found[0].size, found[0].root, "the sealer's state")
+    _require_signed(connection, trail, facts, found)
     return facts
+
+
+def _require_signed(
+    connection: Connection, trail: Trail, facts: Facts, found: tuple[State, State | None] | None
+) -> None:
+    """Refuse leaves that neither the sealer's state nor a signed checkpoint knows: anybody may have appended them.
+
+    Raises:
+        SealRefused: saying how many there are.
+    """
+    known = max([0, *(state.size for state in found or () if state and facts.roots.get(state.size) == state.root)])
+    keys = set(found[0].keys) if found is not None else {key for at, key in facts.added if at == 0}
+    table = trail.checkpoint
+    for note in connection.scalars(sa.select(table.c.note).order_by(table.c.size, table.c.id)):
+        checkpoint = Checkpoint.parse(note)
+        if facts.roots.get(checkpoint.size) == checkpoint.root and _is_signed(checkpoint, keys):
+            known = max(known, checkpoint.size)
+            keys |= {key for at, key in facts.added if at < checkpoint.size}
+    if known < facts.frontier.size:
+        raise SealRefused(
+            f"the log in the database has {facts.frontier.size} leaves, and only {known} of them are signed: the rest "
+            "was appended by somebody without the key, or by a sealer that was killed before it signed; see what "
+            "`sa-audit verify` says, and have the owner remove the blocks behind from audit_block and audit_sealed, "
+            "whose rows are sealed again then"
+        )
+
+
+def _is_signed(checkpoint: Checkpoint, keys: Iterable[str]) -> bool:
+    try:
+        Policy.of(*map(Verifier.parse, keys)).check(checkpoint)
+    except IntegrityFinding:
+        return False
+    return True
 
 
 def _require_beginning(facts: Facts, size: int, root: Digest, what: str) -> None:

@@ -111,10 +111,23 @@ class Rows:
         """Yield the entries of all rows to seal, table by table, by id; a descriptor that is new before its rows."""
         schema = self.database.schema(self.connection, self.trail.transaction)
         entries = self.database.name_of(schema, self.trail.transaction.name)
+        since = self.state.horizon
+        news = since is None or self._has_news(entries)
         for sealed, name, descriptor in filter(None, self._present):
-            since = self.state.horizon
             stretch = self.horizons.stretch(sealed, descriptor.table, entries, since, self.horizon)
-            yield from self._table(name, descriptor, stretch)
+            if news or stretch is None or not stretch.joined:
+                yield from self._table(name, descriptor, stretch)
+
+    def _has_news(self, entries: str) -> bool:
+        """Tell whether any entry is to be sealed; without one no row that is found by its entry is."""
+        for sealed, _name, descriptor in filter(None, self._present):
+            if sealed.role == "transaction":
+                stretch = self.horizons.stretch(sealed, descriptor.table, entries, self.state.horizon, self.horizon)
+                if stretch is None:
+                    break
+                statement = sa.text(f"SELECT 1 FROM {entries} AS r {stretch.condition} LIMIT 1")
+                return self.connection.execute(statement, stretch.parameters).first() is not None
+        return True
 
     def _table(self, name: str, descriptor: Descriptor, stretch: Stretch | None) -> Iterator[Run]:
         known = self.tables[name]

@@ -23,7 +23,10 @@ from .ranges import Range, joined, merged
 
 @dataclass(slots=True, kw_only=True)
 class Facts:
-    """The facts of a log: ``roots`` by size at the end of each block, ``ranges`` of sealed ids by table."""
+    """The facts of a log: ``roots`` by size at the end of each block, ``ranges`` of sealed ids by table.
+
+    ``added`` are the keys that came, each with the number of leaves before the block that says so.
+    """
 
     origin: str = ""
     frontier: Frontier = field(default_factory=Frontier)
@@ -32,6 +35,7 @@ class Facts:
     incarnation: int = 0
     horizon: Horizon | None = None
     keys: tuple[str, ...] = ()
+    added: tuple[tuple[int, str], ...] = ()
     former: tuple[str, ...] = ()
     catalog: Digest | None = None
     descriptors: dict[int, Descriptor] = field(default_factory=dict)
@@ -85,5 +89,6 @@ def _entry(facts: Facts, rows: dict[int, list[int]], data: bytes) -> None:
         facts.origin = Verifier.parse(entry.verifier).name
         others = tuple(key for key in facts.keys if key != entry.verifier)
         facts.keys = (*others, entry.verifier) if entry.event == "add" else others
+        facts.added += ((facts.frontier.size, entry.verifier),) if entry.event == "add" else ()
         if entry.event != "add" and entry.verifier not in facts.former:
             facts.former = (*facts.former, entry.verifier)

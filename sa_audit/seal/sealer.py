@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -146,7 +146,7 @@ class Sealer:
         with self.database.pinned(connection):
             state = self._agree(connection, trail)
             rows = Rows(connection, self.database, self.horizons, trail, state)
-            tree = Tree(frontier=state.frontier, edge=self._edge(connection, trail, state), blocks=state.blocks)
+            tree = Tree(frontier=state.frontier, blocks=state.blocks)
             now = time.time_ns() // 1000
             catalog, said = catalog_runs(connection, self.database, trail, state)
             facts = Facts(
@@ -161,7 +161,8 @@ class Sealer:
             prunes = pruning.granted() if self.anchors and not keys else []
             apart = keys or [Run([each.entry.encode()]) for each in prunes]
             last, leaves = None, list[int]()
-            for built in build(tree, facts, apart or chain(said, rows.runs()), closes=not apart):
+            runs = self._edged(connection, trail, tree, apart or chain(said, rows.runs()))
+            for built in build(tree, facts, runs, closes=not apart):
                 self._insert(connection, trail, built)
                 leaves += range(built.header.first + 1, built.header.first + built.header.count) if prunes else ()
                 last = built
@@ -206,9 +207,16 @@ class Sealer:
         require_same_database(state, identity)
         return state
 
-    def _edge(self, connection: Connection, trail: Trail, state: State) -> dict[int, Any]:
-        """Read the partial tiles; those that don't agree with the frontier are found when leaves are appended."""
-        return {level: read_tile(connection, trail, level, index, width) for level, index, width in widths(state.size)}
+    def _edged(self, connection: Connection, trail: Trail, tree: Tree, runs: Iterable[Run]) -> Iterator[Run]:
+        """Yield runs; read the partial tiles before the first of them, since without one nothing is appended.
+
+        Tiles that don't agree with the frontier are found when leaves are appended.
+        """
+        for number, run in enumerate(runs):
+            if number == 0:
+                places = widths(tree.frontier.size)
+                tree.edge = {level: read_tile(connection, trail, level, *place) for level, *place in places}
+            yield run
 
     def _insert(self, connection: Connection, trail: Trail, built: Built) -> None:
         header = built.header

@@ -1,19 +1,20 @@
 """Signed checkpoints, those in the database and those that anchors keep, compared with the leaves.
 
-Imports model, proof and anchors.
+Imports model, proof, anchors and catalog.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..anchors import Anchor
+from ..catalog.log import octets
 from ..errors import AnchorUnavailable, AuditError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -21,18 +22,9 @@ from ..proof.entries import KeyEntry
 from ..proof.policy import KeyHistory, Policy
 from ..proof.types import Digest
 from .log import Log
+from .noted import NOTES, Kept, NotedTokens, Places
+from .quorum import Quorum
 from .report import Findings
-
-NOTES = "audit_checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A checkpoint and where it is kept: the name of an anchor, or None for the database; the token, if any."""
-
-    checkpoint: Checkpoint
-    anchor: str | None
-    token: Digest | None
 
 
 @dataclass(slots=True)
@@ -42,12 +34,12 @@ class Collected:
     Args:
         noted: those in the database.
         anchored: those that anchors keep.
-        anchors: how many anchors were asked.
+        anchors: those that were asked.
     """
 
     noted: list[Kept] = field(default_factory=list)
     anchored: list[Kept] = field(default_factory=list)
-    anchors: int = 0
+    anchors: tuple[Anchor, ...] = ()
 
     def sizes(self) -> set[int]:
         """Give the sizes of all."""
@@ -60,7 +52,7 @@ def read_anchors(anchors: Sequence[Anchor], findings: Findings) -> Collected:
     Raises:
         AnchorUnavailable: if one can't be read.
     """
-    collected = Collected(anchors=len(anchors))
+    collected = Collected(anchors=tuple(anchors))
     for anchor in anchors:
         try:
             for anchored in anchor.read():
@@ -74,27 +66,43 @@ def read_anchors(anchors: Sequence[Anchor], findings: Findings) -> Collected:
 
 
 def read_notes(connection: Connection, trail: Trail, collected: Collected, findings: Findings) -> None:
-    """Read the checkpoints that the database keeps."""
+    """Read the checkpoints that the database keeps.
+
+    Raises:
+        AnchorUnavailable: if an anchor that says of a token whether it is good can't be asked.
+    """
     table = trail.checkpoint
-    statement = sa.select(table.c.id, table.c.size, table.c.note, table.c.anchor, table.c.token).order_by(table.c.id)
+    places, tokens = Places(findings), NotedTokens(collected.anchors, collected.anchored, findings)
+    raw = sa.type_coerce(table.c.token, sa.types.NullType()).label("token")  # SQLite holds whatever was put there
+    statement = sa.select(table.c.id, table.c.size, table.c.note, table.c.anchor, raw).order_by(table.c.id)
     for row in connection.execute(statement):
+        size = row.size if isinstance(row.size, int) else None
         try:
             checkpoint = Checkpoint.parse(row.note)
         except (AuditError, ValueError, TypeError, AttributeError) as error:
-            findings.add("checkpoint-malformed", NOTES, row.size, "a signed checkpoint", str(error)[:300])
+            findings.add("checkpoint-malformed", NOTES, size, "a signed checkpoint", str(error)[:300])
             continue
-        if checkpoint.size != row.size:
-            findings.add("checkpoint-malformed", NOTES, row.size, f"the size {checkpoint.size}", str(row.size))
-        token = None if row.token is None else Digest(hashlib.sha256(bytes(row.token)).digest())
-        collected.noted.append(Kept(checkpoint, None, token))
+        if checkpoint.size != size:
+            findings.add("checkpoint-malformed", NOTES, size, f"the size {checkpoint.size}", f"{row.size!r:.80}")
+        token = octets(row.token)
+        if token is None and row.token is not None:
+            findings.add("checkpoint-malformed", NOTES, checkpoint.size, "bytes of a token", f"{row.token!r:.80}")
+        places.take(checkpoint, row.note, row.anchor)
+        tokens.take(checkpoint, row.anchor, token)
+        digest = None if token is None else Digest(hashlib.sha256(token).digest())
+        collected.noted.append(Kept(checkpoint, None, digest))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The greatest checkpoint that holds, and the greatest anchored one that does."""
+    """The greatest checkpoint that holds, the greatest anchored one that does, and the greatest size that is signed.
+
+    That size is of a checkpoint which need not hold: if it does not, that is a finding.
+    """
 
     last: Checkpoint | None
     anchored: Checkpoint | None
+    signed: int
 
 
 class Judge:
@@ -107,6 +115,7 @@ class Judge:
     """
 
     def __init__(self, policy: Policy, log: Log, findings: Findings) -> None:
+        self._quorum = Quorum(policy, ())
         self._policy = policy
         self._log = log
         self._findings = findings
@@ -120,17 +129,39 @@ class Judge:
             collected: those in the database and in anchors.
             held: one that the reader holds.
         """
+        copies = (*collected.noted, *collected.anchored)
+        self._quorum = Quorum(self._policy, (kept.checkpoint for kept in copies))
         vouched = {(kept.checkpoint.size, kept.checkpoint.root) for kept in collected.anchored}
         self._good = self._consistent_up_to(collected)
         noted = [kept for kept in collected.noted if self._holds(kept, vouched)]
         anchored = [kept for kept in collected.anchored if self._holds(kept, vouched)]
+        self._require_quorum(noted)
         if held is not None:
             self._compare(held, "log-rewritten", "log-cut", "the checkpoint that is held")
         self._presence(collected)
         self._tokens(collected)
         if not noted:
             self._findings.add("log-missing", NOTES, None, "a checkpoint that is signed and holds", "none")
-        return Judged(_greatest(noted), _greatest(anchored))
+        signed = max([*self._signed_sizes(collected), held.size if held is not None else 0])
+        return Judged(self._greatest(noted), self._greatest(anchored), signed)
+
+    def _signed_sizes(self, collected: Collected) -> Iterator[int]:
+        for kept in (*collected.noted, *collected.anchored):
+            with contextlib.suppress(AuditError):  # each is judged by itself
+                self._quorum.each.check(kept.checkpoint, keys=self._keys, vouched=True)
+                if self._quorum.lacks(kept.checkpoint) is None:
+                    yield kept.checkpoint.size
+
+    def _require_quorum(self, noted: Sequence[Kept]) -> None:
+        """Report that no checkpoint has the quorum; those that have it not yet don't count, and are no finding."""
+        lacks = [self._quorum.lacks(kept.checkpoint) for kept in noted]
+        if lacks and None not in lacks:
+            last = max(kept.checkpoint.size for kept in noted)
+            self._findings.add("checkpoint-unsigned", NOTES, last, "a quorum of witnesses", str(lacks[-1])[:400])
+
+    def _greatest(self, kept: Sequence[Kept]) -> Checkpoint | None:
+        found = [each.checkpoint for each in kept if self._quorum.lacks(each.checkpoint) is None]
+        return max(found, key=lambda checkpoint: checkpoint.size, default=None)
 
     def _holds(self, kept: Kept, vouched: set[tuple[int, Digest]]) -> bool:
         """Judge one: its signatures, its root, and then the time of its keys, of which only the true log can speak."""
@@ -154,13 +185,13 @@ class Judge:
             if checkpoint.size <= good or self._log.roots.get(checkpoint.size) != checkpoint.root:
                 continue
             with contextlib.suppress(AuditError):  # each is judged by itself later
-                self._policy.check(checkpoint, keys=self._keys)
+                self._quorum.each.check(checkpoint, keys=self._keys)
                 good = checkpoint.size
         return good
 
     def _signed(self, kept: Kept, keys: KeyHistory | None, vouched: bool) -> bool:
         try:
-            self._policy.check(kept.checkpoint, keys=keys, vouched=vouched)
+            self._quorum.each.check(kept.checkpoint, keys=keys, vouched=vouched)
         except AuditError as error:
             kind = "checkpoint-unsigned" if kept.anchor is None else "anchor-unsigned"
             place = kept.anchor or NOTES
@@ -207,7 +238,3 @@ class Judge:
             except AuditError as error:
                 self._findings.add("key-event", "audit_block", None, "key events that fit each other", str(error)[:300])
                 listed.pop()
-
-
-def _greatest(kept: list[Kept]) -> Checkpoint | None:
-    return max((each.checkpoint for each in kept), key=lambda checkpoint: checkpoint.size, default=None)

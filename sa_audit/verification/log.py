@@ -13,8 +13,8 @@ from typing import Final
 
 from sqlalchemy.engine import Connection
 
-from ..catalog import Block, blocks
-from ..catalog.log import pack_tiles
+from ..catalog import Block, catalog_for
+from ..catalog.log import blocks_ahead, pack_tiles
 from ..errors import AuditError
 from ..model.history import Trail
 from ..proof.entries import (
@@ -118,16 +118,24 @@ class LogPass:
         findings: where findings go.
         sizes: those at which a root is wanted.
         since: the leaves before are not compared with their rows.
+        until: the size at which to end; None for all leaves.
         progress: called with the number of leaves that were read.
     """
 
     def __init__(
-        self, findings: Findings, sizes: Iterable[int], *, since: int = 0, progress: Callable[[int], None] | None = None
+        self,
+        findings: Findings,
+        sizes: Iterable[int],
+        *,
+        since: int = 0,
+        until: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self.log = Log()
         self._findings = findings
         self._sizes = sorted(set(sizes))
         self._since = since
+        self._until = until
         self._progress = progress
         self._tree = Tree()
         self._number = 0
@@ -137,13 +145,15 @@ class LogPass:
         self._leaves = 0
 
     def run(self, connection: Connection, trail: Trail) -> Log:
-        """Read the whole log."""
+        """Read the log."""
         self._root()
         index = Index(connection, trail)
-        for block in blocks(connection, trail):
+        for block in blocks_ahead(connection, catalog_for(connection.dialect), trail):
             self._block(block, index)
             if self._progress is not None:
                 self._progress(self.log.size)
+            if self._until is not None and self.log.size >= self._until:
+                break
         self._close_group(force=True)
         index.finish(self._number, self._findings)
         self.log.whole = self._tree.size
@@ -156,7 +166,7 @@ class LogPass:
         if block.number != self._number:
             self._add("block-missing", self._number, f"block {self._number}", f"block {block.number}")
             self._break()
-        self._number = block.number + 1
+        self._number = max(self._number, block.number) + 1
         try:
             entries = block.entries()
         except AuditError as error:

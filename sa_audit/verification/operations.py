@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor
 from ..catalog import trail_at
+from ..catalog.log import integer
 from ..errors import ConfigurationError
 from ..model.history import Trail
 from ..proof.checkpoint import Checkpoint
@@ -89,6 +90,7 @@ class _Verification:
             others.begin(self._comparisons(connection, live_tables(self._database.catalog, connection, trail, Log())))
         log = self._log(connection, trail)
         judged = Judge(self._policy, log, self._findings).judge(self._collected, held=self._since)
+        log = self._signed_part(connection, trail, log, judged.signed)
         tables = live_tables(self._database.catalog, connection, trail, log)
         since = 0 if self._since is None else self._since.size
         log.excuses += check_prunes(connection, self._database.catalog, trail, log, self._findings, since=since)
@@ -128,6 +130,16 @@ class _Verification:
         passing = LogPass(self._findings, sizes, since=since, progress=lambda done: self._progress("log", done, None))
         return passing.run(connection, trail)
 
+    def _signed_part(self, connection: Connection, trail: Trail, log: Log, signed: int) -> Log:
+        """Give the log as far as it is signed; what stands behind was found, and counts for nothing.
+
+        Anybody who may write the log can append leaves: they make no row a sealed one, and excuse none that is gone.
+        """
+        if not 0 < signed < log.size:
+            return log
+        since = 0 if self._since is None else self._since.size
+        return LogPass(Findings(), (), since=since, until=signed).run(connection, trail)
+
     def _tables(self, connection: Connection, trail: Trail, log: Log, tables: list[LiveTable]) -> int:
         """Check what no leaf speaks of: rows without one, and how rows hang together."""
         self._progress("tables", 0, None)
@@ -142,7 +154,8 @@ class _Verification:
 
     def _last_block(self, connection: Connection, trail: Trail) -> int:
         """Give where the last block says that it begins, by which only is decided whether other processes pay."""
-        return int(connection.scalar(sa.select(sa.func.max(trail.block.c.first_leaf))) or 0)
+        last = sa.func.max(trail.block.c.first_leaf, type_=sa.types.NullType())
+        return integer(connection.scalar(sa.select(last)))
 
     def _name(self, connection: Connection, trail: Trail, name: str) -> str:
         catalog = self._database.catalog

@@ -61,6 +61,7 @@ class Prover:
         self.checkpoint = checkpoint or last_checkpoint(connection, trail)
         self._nodes = NodesOfTiles(self.checkpoint.size, self.tiles())
         self._schemas: dict[bytes, Descriptor] = {}
+        self._standing: dict[bytes, Descriptor] = {}
         self._readers: dict[bytes, RowReader] = {}
 
     def tiles(self) -> TileReader:
@@ -140,9 +141,19 @@ class Prover:
             if found is None:
                 continue
             entry = decode_entry(found[1])
-            if isinstance(entry, RowEntry) and self.descriptor(entry.schema).name == name:
+            if not isinstance(entry, RowEntry):
+                continue
+            self._look(sealed, number, entry.schema)
+            if self.descriptor(entry.schema).name == name:
                 return found[0], found[1], entry
         raise self._not_sealed(sealed, row)
+
+    def _look(self, sealed: SealedTable, number: int, digest: bytes) -> None:
+        """Take a table's schema as it stands, if it is the one of a digest: so no block has to be looked through."""
+        if digest not in self._schemas:
+            now = describe(self.database, self.connection, sealed, number=number)
+            if now is not None and now.digest == digest:
+                self._schemas[digest] = self._standing[digest] = now
 
     def _not_sealed(self, sealed: SealedTable, row: int) -> NotSealed:
         return NotSealed(
@@ -159,7 +170,9 @@ class Prover:
 
     def _made(self, sealed: SealedTable, descriptor: Descriptor) -> RowReader:
         place = (self.database.schema(self.connection, sealed.table), str(sealed.table.name))
-        now = describe(self.database, self.connection, sealed, number=descriptor.table, previous=descriptor)
+        now = self._standing.get(descriptor.digest) or describe(
+            self.database, self.connection, sealed, number=descriptor.table, previous=descriptor
+        )
         columns = tuple(self.database.columns(self.connection, *place))
         live = LiveTable(place=place, columns=columns, number=descriptor.table, sealed=sealed, descriptor=now)
         findings = Findings()

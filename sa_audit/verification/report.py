@@ -23,8 +23,8 @@ KINDS: Final[dict[str, str]] = {
     "row-backdated": "a row was put there after everything of its time had been sealed",
     "row-hidden": "a row says that a transaction wrote it which can't have been there yet",
     "row-unreadable": "a row holds what can't be read",
-    "row-orphaned": "a row belongs to a transaction that is not recorded",
-    "row-misdated": "a row's moment or transaction id is not that of its transaction",
+    "row-orphaned": "a row belongs to a transaction, or an entry to a first one, that is not recorded",
+    "row-misdated": "a row's moment or transaction id is not that of its transaction, or of its first entry",
     "value-unsealed": "a value stands in a column that the row had not when it was sealed",
     "table-missing": "a sealed table is gone",
     "table-unreadable": "a table can't be read as it was sealed",
@@ -60,9 +60,10 @@ KINDS: Final[dict[str, str]] = {
     "checkpoint-unsigned": "a checkpoint has no signature that counts",
     "checkpoint-changed": "a signed checkpoint is not that of the leaves",
     "checkpoint-missing": "a checkpoint is gone",
+    "checkpoint-misplaced": "a checkpoint stands there twice, or behind a greater one",
     "anchor-malformed": "an anchor's record can't be read",
     "anchor-unsigned": "an anchored checkpoint has no signature that counts",
-    "token-unknown": "a block names an anchor's token that no anchor has given",
+    "token-unknown": "a block names, or the database keeps, an anchor's token that no anchor has given",
 }
 """The kinds of findings, and what each means."""
 

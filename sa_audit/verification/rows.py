@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ..catalog import CatalogDatabase, RowReader
+from ..catalog.log import integer, octets
 from ..errors import AuditError
 from ..proof.blocks import unpack_entries
 from ..proof.entries import RowEntry, decode_entry
@@ -91,8 +92,8 @@ class RowPass:
         statement = sa.text(
             f"SELECT first_leaf, entries FROM {self._task.blocks} WHERE number BETWEEN :first AND :last ORDER BY number"
         )
-        for first, raw in connection.execute(statement, {"first": group.first, "last": group.last}):
-            data = bytes(raw)
+        for said, raw in connection.execute(statement, {"first": group.first, "last": group.last}):
+            first, data = integer(said), octets(raw) or b""
             digest.update(data)
             try:
                 entries = unpack_entries(data)

@@ -46,20 +46,25 @@ class UnsealedPass:
         unsealed = 0
         try:
             with connection.begin_nested():
-                for chunk, there in self._counted(connection, table):
+                for chunk, there in self._counted(connection, table, findings):
                     if counts.get(chunk, 0) != there:
                         unsealed += self._stretch(connection, table, chunk, sealed, findings)
         except DBAPIError as error:
             findings.add("table-unreadable", table.place[1], None, "rows with ids", str(error.orig)[:300])
         return unsealed
 
-    def _counted(self, connection: Connection, table: LiveTable) -> list[tuple[int, int]]:
-        """Count the rows of a table in each stretch of ids."""
+    def _counted(self, connection: Connection, table: LiveTable, findings: Findings) -> list[tuple[int, int]]:
+        """Count the rows of a table in each stretch of ids; rows with none are found."""
         catalog = self._database.catalog
         chunk = self._database.chunk(catalog.spelling.quote(table.id_column))
         statement = sa.text(f"SELECT {chunk} AS chunk, count(*) FROM {catalog.name_of(*table.place)} GROUP BY 1")
-        number = self._database.chunk_number
-        return sorted((number(int(chunk)), int(count)) for chunk, count in connection.execute(statement))
+        number, found = self._database.chunk_number, []
+        for each, count in connection.execute(statement):
+            if each is None:
+                findings.add("row-unreadable", table.place[1], None, "rows with ids", f"{count} without")
+            else:
+                found.append((number(int(each)), int(count)))
+        return sorted(found)
 
     def _stretch(self, connection: Connection, table: LiveTable, chunk: int, sealed: IdSet, findings: Findings) -> int:
         catalog = self._database.catalog
@@ -72,7 +77,9 @@ class UnsealedPass:
         bounds = {"first": chunk << BITS, "last": (chunk << BITS) + SPAN - 1}
         name, unsealed, before = table.place[1], 0, None
         for row, state in connection.execute(statement, {**coverage.parameters, **bounds}):
-            if row == before:
+            if not isinstance(row, int):
+                findings.add("row-unreadable", name, None, "a row with a number for an id", f"{row!r:.80}")
+            elif row == before:
                 findings.add("row-duplicated", name, row, "one row", "another one of this id")
             elif row not in sealed:
                 if state == COVERED:

@@ -102,10 +102,31 @@ ATTEMPTS = (
     ),
     attempt(
         "application",
-        "date a change back, by a further entry of an older transaction",
+        "date a change back, by a further entry of another's older transaction",
         "INSERT INTO branch (id) VALUES ({row})",
         f"SET @sa_audit_first = 1, @sa_audit_first_in = {TRANSACTION}",
         WRITE,
+        holds=OWN_ENTRY,
+        otherwise=DATED_BACK,
+    ),
+    attempt(
+        "application",
+        "the same, of an older transaction of its own",
+        "INSERT INTO branch (id) VALUES ({row})",
+        f"SET {BOSS}, @sa_audit_first = {{own}}, @sa_audit_first_in = {TRANSACTION}",
+        WRITE,
+        holds=OWN_ENTRY,
+        otherwise=DATED_BACK,
+    ),
+    attempt(
+        "application",
+        "the same, of a transaction of its own that has ended since the last sealing",
+        WRITE,
+        "SET @mine = @sa_audit_entry",
+        "COMMIT",
+        "INSERT INTO branch (id) VALUES ({row})",
+        f"SET {BOSS}, @sa_audit_first = @mine, @sa_audit_first_in = {TRANSACTION}",
+        "UPDATE customer SET name = 'forged again' WHERE id = {row}",
         holds=OWN_ENTRY,
         otherwise=DATED_BACK,
     ),
@@ -155,6 +176,9 @@ class Attacked:
     def result(self, row: int, each: Attempt) -> str:
         """Make an attempt, and give what came of it."""
         self.seal()
+        with self.engine.connect() as known:
+            last = "SELECT max(id) FROM audit_transaction WHERE db_user LIKE %s"
+            own = known.exec_driver_sql(last, (f"{self.account}@%",)).scalar()
         user = self.account if each.who == "application" else self.url.username
         connection = pymysql.connect(
             host=self.url.host,
@@ -166,6 +190,7 @@ class Attacked:
         try:
             for statement in each.statements:
                 filled = statement.replace("{row}", str(row)).replace("{trigger}", f"`{self.trigger}`")
+                filled = filled.replace("{own}", str(own))
                 with connection.cursor() as cursor:
                     cursor.execute(filled)
             connection.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -103,3 +104,38 @@ def test_any_flipped_bit_of_the_log_is_found(sealed: Sealed, data: st.DataObject
     table = data.draw(st.sampled_from(tuple(LOG)))
     place = flip(sealed, data, table, LOG[table])
     assert sealed.kinds(anchored=False), place
+
+
+@pytest.mark.only_on("sqlite")
+@RARELY
+@given(data=st.data())
+def test_any_flipped_bit_of_a_token_is_found(sealed: Sealed, data: st.DataObject) -> None:
+    """With the anchor that gave it."""
+    sealed.undo()
+    place = flip(sealed, data, "audit_checkpoint", ("token",))
+    assert sealed.kinds(anchored=True), place
+
+
+ANY = {**LOG, "audit_checkpoint": (*LOG["audit_checkpoint"], "token"), "note_history": ("audit_id", "audit_tx")}
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table in ANY for column in ANY[table]])
+def test_a_value_of_another_kind(sealed: Sealed, table: str, column: str) -> None:
+    """What a column can't hold, in a copy of the table that holds anything, is reported, and breaks nothing off."""
+    silent = []
+    for value in ("NULL", "'x'", "x'ff00'", "CAST(x'ff00' AS TEXT)", "1.5", "-1", "9223372036854775807"):
+        sealed.undo()
+        with opened(sealed) as connection:
+            connection.execute(f"ALTER TABLE {table} RENAME TO aside")
+            connection.execute(f"CREATE TABLE {table} AS SELECT * FROM aside")
+            connection.execute("DROP TABLE aside")
+        copied = sealed.found()
+        with opened(sealed) as connection:
+            last = f"(SELECT max(rowid) FROM {table} WHERE {column} IS NOT NULL)"
+            connection.execute(f"UPDATE {table} SET {column} = {value} WHERE rowid = {last}")
+        report = sealed.verify()
+        json.dumps(report.as_json())
+        if not {(each.kind, each.table, each.row) for each in report.findings} - copied:
+            silent.append(value)
+    assert silent == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -15,6 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sa_audit.cli.app import app
+from sa_audit.cli.failure import CantRun
+from sa_audit.cli.parquet import write_table
 from sa_audit.proof import Policy, check_bundle
 from tests.verification.models import NOTES
 from tests.verification.sealed import Sealed
@@ -95,6 +99,51 @@ def test_lines(export: Run) -> None:
     table = list(csv.DictReader(io.StringIO(export("Tag", "--format", "csv").output)))
     assert len(table) == NOTES
     assert (table[0]["actor"], table[0]["entity"], json.loads(table[0]["identity"])) == ("alice", "Tag", [1])
+
+
+def test_parquet(export: Run) -> None:
+    """The rows of the CSV, each column in its type; an independent reader reads them."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, which reads and writes Parquet, is not installed")
+    table = parquet.read_table(io.BytesIO(export("--format", "parquet").stdout_bytes))
+    lines = list(csv.DictReader(io.StringIO(export("--format", "csv").output)))
+    assert table.num_rows == len(lines) == 2 * NOTES + 3
+    types = {field.name: str(field.type) for field in table.schema}
+    assert (types.pop("audit_id"), types.pop("recorded_at")) == ("int64", "timestamp[us, tz=UTC]")
+    assert set(types.values()) == {"string"}
+    for row, line in zip(table.to_pylist(), lines, strict=True):
+        assert row.pop("recorded_at") == dt.datetime.fromisoformat(line.pop("recorded_at"))
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == line
+
+
+@pytest.mark.only_on("sqlite")
+def test_parquet_of_nothing_and_in_groups(export: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with no rows is one; many rows are written some at a time."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, which reads and writes Parquet, is not installed")
+    assert parquet.read_table(io.BytesIO(export("Note", "999", "--format", "parquet").stdout_bytes)).num_rows == 0
+    monkeypatch.setattr("sa_audit.cli.parquet.GROUP", 10)
+    written = parquet.ParquetFile(io.BytesIO(export("--format", "parquet").stdout_bytes))
+    assert written.metadata.num_rows == 2 * NOTES + 3
+    assert written.num_row_groups == (2 * NOTES + 3 + 9) // 10
+
+
+def test_parquet_through_a_pipe() -> None:
+    """What can't be sought in is written as well."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, which reads and writes Parquet, is not installed")
+    reading, writing = os.pipe()
+    rows = [{"audit_id": 1, "recorded_at": "2026-01-01T00:00:00+01:00", "actor": None}]
+    with os.fdopen(writing, "wb") as out:
+        write_table(rows, ("audit_id", "recorded_at", "actor"), out)
+    with os.fdopen(reading, "rb") as kept:
+        table = parquet.read_table(io.BytesIO(kept.read()))
+    moment = dt.datetime(2025, 12, 31, 23, tzinfo=dt.UTC)
+    assert table.to_pylist() == [{"audit_id": 1, "recorded_at": moment, "actor": None}]
+
+
+def test_parquet_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names it."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CantRun, match=r"sa-audit\[parquet\]"):
+        write_table([], ("audit_id",), io.BytesIO())
 
 
 @pytest.mark.only_on("sqlite")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from tests.verification.models import NOTES
+import sa_audit
+from tests.verification.models import NOTES, note
 from tests.verification.sealed import Sealed
 
 HISTORY, ENTRIES = "note_history", "audit_transaction"
@@ -94,6 +96,34 @@ def test_the_transaction_of_a_row(sealed: Sealed) -> None:
     assert sealed.found() == {("row-changed", HISTORY, third), ("row-misdated", HISTORY, third)}
     sealed.attack(f"UPDATE {HISTORY} SET audit_tx = 77 WHERE audit_id = {third}")
     assert sealed.found() == {("row-changed", HISTORY, third), ("row-orphaned", HISTORY, third)}
+
+
+def test_a_further_entry(sealed: Sealed) -> None:
+    """It has the moment and the transaction of its first one, which has to be there and to be a first one."""
+    first, further = two_entries(sealed)
+    sealed.seal()
+    assert sealed.found() == set()
+    changed = ("row-changed", ENTRIES, further)
+    sealed.attack(f"UPDATE {ENTRIES} SET first_id = 2 WHERE id = {further}")  # of an older transaction
+    assert sealed.found() == {changed, ("row-misdated", ENTRIES, further)}
+    sealed.attack(f"UPDATE {ENTRIES} SET first_id = 9999 WHERE id = {further}")
+    assert sealed.found() == {changed, ("row-orphaned", ENTRIES, further)}
+    sealed.attack(f"UPDATE {ENTRIES} SET first_id = {further} WHERE id = {further}")
+    assert sealed.found() == {changed, ("row-misdated", ENTRIES, further)}
+    sealed.attack(
+        f"UPDATE {ENTRIES} SET first_id = {first} WHERE id = {further}",
+        f"UPDATE {ENTRIES} SET db_txid = db_txid - 1 WHERE id = {further}",
+    )
+    if sealed.database.dialect != "sqlite":  # where nothing else tells transactions apart
+        assert ("row-misdated", ENTRIES, further) in sealed.found()
+
+
+def test_a_further_entry_that_nobody_sealed(sealed: Sealed) -> None:
+    """No leaf speaks of it yet, and still it has to fit its first one."""
+    _first, further = two_entries(sealed)
+    assert sealed.found() == set()
+    sealed.attack(f"UPDATE {ENTRIES} SET first_id = 2 WHERE id = {further}")
+    assert sealed.found() == {("row-misdated", ENTRIES, further)}
 
 
 @pytest.mark.parametrize("which", ["min(audit_id)", "max(audit_id)", "max(audit_id) - 9"])
@@ -244,6 +274,18 @@ def test_text_that_is_none(sealed: Sealed) -> None:
 def row(sealed: Sealed, number: int) -> int:
     """Give the id of the row that recorded a note's insert."""
     return sealed.scalar(f"SELECT audit_id FROM {HISTORY} WHERE id = {number} AND audit_op = 'I'")
+
+
+def two_entries(sealed: Sealed) -> tuple[int, int]:
+    """Write under two reasons in one transaction; give the ids of its entries."""
+    with sa_audit.context(actor="erin"), Session(sealed.engine) as session:
+        session.add(note(601))
+        session.flush()
+        with sa_audit.context(reason="another"):
+            session.add(note(602))
+            session.commit()
+    further = sealed.scalar(f"SELECT max(id) FROM {ENTRIES} WHERE first_id IS NOT NULL")
+    return sealed.scalar(f"SELECT first_id FROM {ENTRIES} WHERE id = {further}"), further
 
 
 def rows_of(sealed: Sealed, transaction: int) -> list[int]:
