@@ -14,9 +14,10 @@ from ..ddl.backend import AccessRecord, Entry, Target, backend_for
 from ..model.history import AuditedTable, Trail
 from .afterwards import write_durably
 from .context import current_context
+from .context_policy import claims_of
 from .failing import missing_tables_named
 from .own_connection import execute_at_once, record_engine
-from .recording import claims_of, target_of
+from .recording import target_of
 
 
 def write_accesses(
@@ -37,7 +38,7 @@ def write_accesses(
         CaptureMissing: if the database has no trail.
     """
     trail = audited.trail
-    plain = not getattr(trail.configuration, "context", None)  # policies on it may ask for keys of persons
+    plain = not trail.configuration.context  # policies on it may ask for keys of persons
     at_once = plain and backend_for(connection.dialect).writes_accesses_at_once(trail)
     if at_once and all(access.trail is trail for access in accesses):
         target = target_of(audited, connection.get_execution_options())

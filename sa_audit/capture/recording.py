@@ -351,15 +351,19 @@ def claims_here(connection: Connection, recording: Recording, target: Target, co
     return claims_on(connection, target, context, opened, lambda own: entry_alone(own, target))
 
 
-def entry_alone(own: Connection, target: Target) -> Entry:
-    """Make an entry on a connection of the trail's own, without what is encrypted in the present context."""
+def claims_alone(own: Connection, target: Target) -> dict[str, Any]:
+    """Give what is recorded of the present context on a connection of the trail's own: nothing that is encrypted."""
     context = without_encrypted(target.trail, current_context())
 
     def opened(_stripped: Context) -> Entry:
         raise AssertionError("nothing is encrypted in it")
 
-    claims = claims_on(own, target, context, opened, lambda _own: opened(context))
-    return backend_for(own.dialect).insert_entry(own, target, claims, None, clock.now())
+    return claims_on(own, target, context, opened, lambda _own: opened(context))
+
+
+def entry_alone(own: Connection, target: Target) -> Entry:
+    """Make an entry on a connection of the trail's own, without what is encrypted in the present context."""
+    return backend_for(own.dialect).insert_entry(own, target, claims_alone(own, target), None, clock.now())
 
 
 def entries_of(connection: Connection, recording: Recording, target: Target) -> Entries:

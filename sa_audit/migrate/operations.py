@@ -179,7 +179,8 @@ class DropTrail(TrailOperation):
     def _drop(self) -> Iterator[Step]:
         script, parts = self.created.script, self.created.parts
         histories = [part for part in parts if part.source is not None]
-        entries, blocks = (self._part(table.name) for table in (self.created.trail.transaction, self.created.trail.block))
+        trail = self.created.trail
+        entries, blocks = (self._part(table.name) for table in (trail.transaction, trail.block))
         sources = [part.source for part in histories if part.source is not None]
         fixed = [table for table in (entries, blocks) if table is not None]
         yield from map(ExecuteText, script.lock([*sources, *fixed]))

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..capture import clock
 from ..capture.context import current_context, require
-from ..capture.recording import claims_of
+from ..capture.recording import claims_alone
 from ..catalog import CatalogDatabase, catalog_for, trail_at
 from ..catalog.prunes import ASKED, bound_of, place_text, read_prunes, requests
 from ..ddl import backend_for
@@ -106,7 +106,8 @@ def prune(
         held_rows(audited)
     if not dry_run:
         require(current_context(), actor=True, reason=True)
-    claims = claims_of(current_context())
+    with engine.connect() as connection:
+        claims = claims_alone(connection, Target(tables[0], schemas_of(connection)))
     runs = [_Run(engine, catalog_for(engine.dialect), audited, claims, batch) for audited in tables]
     if dry_run:
         return [run.look() for run in runs]
