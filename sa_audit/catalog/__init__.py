@@ -5,7 +5,7 @@ What it should hold, who has which rights on it, and the protection level reache
 Imports model, ddl and proof.
 """
 
-from .database import CatalogDatabase, LiveColumn, catalog_for
+from .database import CatalogDatabase, LiveColumn, by_itself, catalog_for
 from .describe import describe
 from .log import Block, block_of_leaf, blocks, find_leaf, last_block, read_tile
 from .rows import RowReader, SealedRow
@@ -22,6 +22,7 @@ __all__ = [
     "Unsealed",
     "block_of_leaf",
     "blocks",
+    "by_itself",
     "catalog_for",
     "describe",
     "find_leaf",

@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Connection, Dialect, Engine
 
-from ..ddl.backend import backend_for
+from ..ddl.backend import INTERNAL, backend_for
 from ..errors import ConfigurationError
 
 BATCH: Final = 5_000
 """The rows that are fetched at a time."""
 Convert = Callable[[Any], Any]
 """Gives the form of a value that is not NULL, from what the SQL expression gave."""
+
+
+def by_itself(engine: Engine) -> Engine:
+    """Give the engine for what the library reads to seal, verify and prune, which is nobody's look at the data."""
+    return engine.execution_options(**{INTERNAL: True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from ..capture import clock
 from ..capture.context import current_context, require
 from ..capture.recording import claims_alone
-from ..catalog import CatalogDatabase, catalog_for, trail_at
+from ..catalog import CatalogDatabase, by_itself, catalog_for, trail_at
 from ..catalog.prunes import ASKED, bound_of, place_text, read_prunes, requests
 from ..ddl import backend_for
 from ..ddl.backend import Target, internal
@@ -93,6 +93,7 @@ def prune(
         CaptureMissing: if the database lacks the trail's tables.
         IntegrityFinding: if ``audit_prune`` does not say what the log says.
     """
+    engine = by_itself(engine)
     with engine.connect() as connection:
         trail = trail_at(connection, metadata)
         complete(trail.metadata)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from ..catalog import CatalogDatabase, catalog_for, trail_at
+from ..catalog import CatalogDatabase, by_itself, catalog_for, trail_at
 from ..catalog.horizon import HorizonDatabase, Identity, horizon_for
 from ..errors import ConfigurationError, IntegrityFinding, MalformedProof, SealRefused
 from ..model.history import Trail
@@ -36,6 +36,7 @@ def rebase_state(engine: Engine, *, state: Any, operator: str, reason: str, meta
     """See :func:`sa_audit.rebase`."""
     if not operator or not reason:
         raise ConfigurationError("rebase(operator=, reason=): say who does it, and why; it stands in the log for ever")
+    engine = by_itself(engine)
     file = StateFile(state)
     database = catalog_for(engine.dialect)
     horizons = horizon_for(database)

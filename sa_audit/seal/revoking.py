@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection, Engine
 
-from ..catalog import blocks, catalog_for, trail_at
+from ..catalog import blocks, by_itself, catalog_for, trail_at
 from ..catalog.horizon import horizon_for
 from ..errors import ConfigurationError, IntegrityFinding, SealRefused
 from ..model.history import Trail
@@ -50,6 +50,7 @@ def revoke_key(
         moment=(stolen_at - _EPOCH) // dt.timedelta(microseconds=1),
         reason=f"{reason} (said by {operator})",
     )
+    engine = by_itself(engine)
     file = StateFile(state)
     horizons = horizon_for(catalog_for(engine.dialect))
     with file.locked():

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor, Anchored
-from ..catalog import Unsealed, catalog_for, read_tile, trail_at, unsealed
+from ..catalog import Unsealed, by_itself, catalog_for, read_tile, trail_at, unsealed
 from ..catalog.horizon import horizon_for
 from ..catalog.log import pack_tiles
 from ..catalog.prunes import requests
@@ -64,7 +64,7 @@ class Sealer:
         metadata: Any = None,
         on_step: Callable[[str], None] | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine = by_itself(engine)
         self.signers = tuple(signers) if isinstance(signers, Sequence) else (signers,)
         if not self.signers or len({signer.name for signer in self.signers}) != 1:
             raise ConfigurationError("give the signers of one log: at least one, and all of the log's name")

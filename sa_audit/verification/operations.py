@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from ..anchors import Anchor
-from ..catalog import trail_at
+from ..catalog import by_itself, trail_at
 from ..catalog.log import integer
 from ..errors import ConfigurationError
 from ..model.history import Trail
@@ -53,7 +53,7 @@ def run_verification(
     policy = verifier if isinstance(verifier, Policy) else Policy.of(verifier)
     findings = Findings()
     collected = read_anchors(anchors, findings)
-    verification = _Verification(engine, policy, findings, collected, since, progress or _silent)
+    verification = _Verification(by_itself(engine), policy, findings, collected, since, progress or _silent)
     return verification.run(workers, metadata)
 
 

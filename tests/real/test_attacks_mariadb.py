@@ -26,8 +26,8 @@ from sa_audit.seal import seal
 from sa_audit.verification import verify
 from tests.databases import Database
 from tests.migrate.models import bank, of
+from tests.real.attacked import NOT_FOUND
 from tests.real.page import compare
-from tests.real.test_attacks import NOT_FOUND
 
 BEGIN, END = "<!-- attempts on MariaDB -->", "<!-- end of attempts on MariaDB -->"
 WRITE = "UPDATE customer SET name = 'forged' WHERE id = {row}"
