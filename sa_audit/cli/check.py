@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from rich.console import Group, RenderableType
 
+from ..catalog import by_itself
 from ..catalog.drift import check
 from ..catalog.level import Finding, Report
 from ..catalog.touched import touched
@@ -80,7 +81,7 @@ def run_check(
         raise WrongUsage("level 4 is told by verifying with key and anchor: give --vkey FILE and --anchor URI")
     if wanted == 4 and not anchors:
         raise WrongUsage("level 4 needs what keeps checkpoints outside of the database: give --anchor URI")
-    with engine.connect() as connection:
+    with by_itself(engine).connect() as connection:
         report = check(connection, trail)
         if seen is not None:
             report = Report((*report.findings, *touched(connection, trail, seen)))

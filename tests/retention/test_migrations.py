@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import sa_audit
+from sa_audit.catalog import by_itself
 from sa_audit.catalog.drift import check
 from sa_audit.model import complete
 from tests.databases import Database
@@ -25,7 +26,7 @@ def drift(engine: sa.Engine, base: Any) -> list[tuple[str, str]]:
     """Give kind and place of what check finds."""
     trail = complete(base.metadata)
     assert trail is not None
-    with engine.connect() as connection:
+    with by_itself(engine).connect() as connection:
         return [(each.kind, each.place) for each in check(connection, trail).drift]
 
 
