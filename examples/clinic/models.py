@@ -8,8 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import sa_audit
-from sa_audit import Audited, AuditOptions, Digest, Encrypt, Exclude, Mask
+from sa_audit import Audited, AuditOptions, Digest, Encrypt, Exclude, Mask, Retention
 from sa_audit.privacy import KeyProvider
+
+TWO_YEARS = Retention(keep=dt.timedelta(days=730))
+"""How long the history of patients and encounters is kept; what it says of those that are there is carried forward."""
 
 
 class Base(DeclarativeBase):
@@ -26,7 +29,7 @@ class Staff(Audited, Base):
 
 class Patient(Audited, Base):
     __tablename__ = "patient"
-    __audit__ = AuditOptions(reads=True, subject="id")
+    __audit__ = AuditOptions(reads=True, subject="id", retention=TWO_YEARS)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(200), info={"sa_audit": Encrypt()})
@@ -42,7 +45,7 @@ class Patient(Audited, Base):
 
 class Encounter(Audited, Base):
     __tablename__ = "encounter"
-    __audit__ = AuditOptions(reads=True, subject="patient_id")
+    __audit__ = AuditOptions(reads=True, subject="patient_id", retention=TWO_YEARS)
 
     id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
     patient_id: Mapped[int] = mapped_column(sa.ForeignKey("patient.id"), index=True)

@@ -101,6 +101,9 @@ def tell(url: str, directory: Path, *, patients: int, encounters: int, turns: in
     with Session(engine) as session, sa_audit.context(actor="auditor"):
         print("the history now says:", sa_audit.history(session, Patient, key)[0].state["name"])
     sa_audit.seal(engine, signer, state=directory / "state", anchors=[anchor], metadata=Base)
+    with sa_audit.context(actor="s01", reason="retention of two years"):
+        for pruned in sa_audit.prune(engine, dry_run=True, metadata=Base):
+            print(f"of {pruned.table}, {pruned.asked} rows are older than {pruned.cutoff:%d.%m.%Y} and due to go")
     report = sa_audit.verify(engine, signer.verifier, anchors=[anchor], metadata=Base)
     print("verified:", report.ok)
     engine.dispose()

@@ -76,11 +76,20 @@ def _ranges(connection: Connection, audited: AuditedTable, condition: Any) -> An
         )
         .select_from(table)
         .join(event, event.c.audit_id == table.c.request)
-        .where(table.c.table_name == place_text(connection, catalog_for(connection.dialect), audited.history))
+        .where(table.c.table_name.in_(_places(connection, audited)))
         .where(condition)
     )
     row = internal(connection, statement).one()
     return row if row.first is not None else None
+
+
+def _places(connection: Connection, audited: AuditedTable) -> list[str]:
+    """Give the names by which the history of a table is, and was, known to ``audit_prune``."""
+    place, history = place_text(connection, catalog_for(connection.dialect), audited.history), audited.history.name
+    former = audited.options.renamed_from
+    if former is None or audited.options.history_table is not None:
+        return [place]
+    return [place, f"{place.removesuffix(history)}{former}_history"]
 
 
 def _named(found: Any) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 import sa_audit
 from examples.clinic import auditor, records, story, work
 from examples.clinic.models import Base, Encounter, Patient, use_keys
-from sa_audit import anchors
+from sa_audit import PrunedHistory, Retention, anchors
+from sa_audit.model import require_audited
 from sa_audit.privacy import KeyRing
 from sa_audit.proof import Signer
 from tests import servers
@@ -191,9 +192,14 @@ def test_nothing_is_written_but_by_somebody(clinic: Clinic) -> None:
 def test_what_is_left_of_an_erased_person(clinic: Clinic) -> None:
     """Nothing that the cluster holds live: tables, indexes, statistics, WAL; while every proof holds.
 
-    It comes last, for nobody can ask about the person afterwards.
+    It comes late, for nobody can ask about the person afterwards.
     """
     leave_nothing(clinic)
+
+
+def test_what_is_older_than_two_years_goes(clinic: Clinic) -> None:
+    """And nothing younger: the answers about those that are there, the proofs and the erasure stay as they are."""
+    prune(clinic)
 
 
 @pytest.mark.slow
@@ -209,6 +215,7 @@ def test_the_whole_clinic(tmp_path: Path, worker_id: str) -> None:
             assert auditor.check(text, whole.signer.verifier)["access_id"] == access.audit_id
             assert session.scalar(sa.select(sa.func.count()).select_from(Encounter)) > 500_000  # type: ignore[operator]
         leave_nothing(whole)
+        prune(whole)
 
 
 def leave_nothing(clinic: Clinic) -> None:
@@ -249,3 +256,65 @@ def leave_nothing(clinic: Clinic) -> None:
     clinic.seal()
     report = clinic.report()
     assert report.ok, report
+
+
+def prune(clinic: Clinic) -> None:
+    """Prune nothing, as nothing is two years old, and then everything, as if it were."""
+
+    def pruned(**how: Any) -> dict[str, Any]:
+        with sa_audit.context(actor="s01", reason="retention"):
+            return {one.table: one for one in sa_audit.prune(clinic.engine, metadata=Base, **how)}
+
+    assert {(one.asked, one.carried) for one in pruned(dry_run=True).values()} == {(0, 0)}
+    with Session(clinic.engine) as session, sa_audit.context(actor="auditor"):
+        before = sa_audit.history(session, Patient, 1)
+        counted = {model: count_of(session, model) for model in (Patient, Encounter)}
+    with expired(Patient, Encounter):
+        asked = pruned()
+        assert {table: one.erased for table, one in asked.items()} == {"patient": 0, "encounter": 0}
+        clinic.seal()
+        erased = pruned()
+    assert {table: one.erased for table, one in erased.items()} == {table: one.asked for table, one in asked.items()}
+    assert erased["patient"].erased >= counted[Patient]
+    clinic.seal()
+    report = clinic.report()
+    assert report.ok, report
+
+    with Session(clinic.engine) as session, sa_audit.context(actor="auditor"):
+        after = sa_audit.history(session, Patient, 1)
+        assert (after[0].operation, after[0].state) == ("baseline", before[-1].state)
+        text = auditor.proof_of(session, after[0])
+        assert auditor.check(text, clinic.signer.verifier)["audit_op"] == "B"
+        erased_name = sa_audit.history(session, Patient, clinic.key)[-1].state["name"]
+        assert erased_name is sa_audit.Erased or erased_name == "(erased)"
+        assert {access.actor for access in sa_audit.reads(session, Patient, clinic.key)} >= {"s02", "s04"}
+        assert list(sa_audit.reconcile(session, Patient)) == []
+    with (
+        sa_audit.context(actor="auditor"),
+        pytest.raises(PrunedHistory),
+        sa_audit.as_of(clinic.engine, before[0].recorded_at) as past,
+    ):
+        past.get(Patient, 1)
+    now = dt.datetime.now(dt.UTC)
+    with sa_audit.context(actor="auditor"), sa_audit.as_of(clinic.engine, now) as past:
+        assert {model: count_of(past, model) for model in counted} == counted
+    assert clinic.found() == {}
+
+
+@contextmanager
+def expired(*models: Any) -> Iterator[None]:
+    """Have the policy of models keep nothing that is recorded by now."""
+    tables = [require_audited(model.__table__) for model in models]
+    options = [audited.options for audited in tables]
+    for audited in tables:
+        audited.options = replace(audited.options, retention=Retention(keep=dt.timedelta(microseconds=1)))
+    try:
+        yield
+    finally:
+        for audited, former in zip(tables, options, strict=True):
+            audited.options = former
+
+
+def count_of(session: Session, model: Any) -> int:
+    """Count the rows of a model, in the present or the past that the session sees."""
+    return session.scalars(sa.select(sa.func.count()).select_from(model)).one()

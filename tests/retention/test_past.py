@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import sa_audit
+from sa_audit import AuditOptions, Retention
 from sa_audit.proof import Checkpoint
+from sa_audit.testing import unguarded
 
 from .models import Clinic, keep_only
 
@@ -48,6 +51,26 @@ def test_a_moment_before_a_prune(clinic: Clinic) -> None:
             sa_audit.restore(session, patient, 1, old)
     with sa_audit.as_of(clinic.engine, old) as past:
         assert past.scalars(sa.select(clinic.base.ward)).all() == []
+
+
+def test_a_moment_before_a_prune_of_a_table_that_was_renamed_since(clinic: Clinic) -> None:
+    """It is refused under the new name, too."""
+    clinic.write((1, "Ann"))
+    old = clinic.now()
+    clinic.write((1, "Ann Lee"))
+    clinic.seal()
+    keep_only(clinic.base)
+    clinic.prune_wholly()
+    with unguarded(clinic.engine), clinic.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE audit_column SET table_name = 'person' WHERE table_name = 'patient'"))
+        for former, name in (("patient", "person"), ("patient_history", "person_history")):
+            connection.execute(sa.text(f"ALTER TABLE {former} RENAME TO {name}"))
+    metadata = sa.MetaData()
+    person = sa.Table("person", metadata, *(column._copy() for column in clinic.base.patient.__table__.columns))
+    retention = Retention(keep=dt.timedelta(days=730))
+    sa_audit.track(person, AuditOptions(retention=retention, renamed_from="patient"))
+    with pytest.raises(sa_audit.PrunedHistory, match=told(clinic)), sa_audit.as_of(clinic.engine, old) as past:
+        past.execute(sa.select(person)).all()
 
 
 @pytest.mark.only_on("postgresql")
