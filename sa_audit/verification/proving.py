@@ -132,8 +132,9 @@ class Prover:
             return
 
     def _leaf(self, sealed: SealedTable, row: int) -> tuple[int, bytes, RowEntry]:
-        """Look for the leaf of a row under each number that may be its table's."""
+        """Look for the leaf of a row under each number that may be its table's; it may have had another name then."""
         index = self.trail.sealed
+        others: list[tuple[int, bytes, RowEntry]] = []
         name = str(sealed.table.name)
         numbers = sa.select(index.c.table_id).where(index.c.first_row <= row, index.c.last_row >= row).distinct()
         for number in self.connection.scalars(numbers).all():
@@ -146,7 +147,21 @@ class Prover:
             self._look(sealed, number, entry.schema)
             if self.descriptor(entry.schema).name == name:
                 return found[0], found[1], entry
+            others.append((found[0], found[1], entry))
+        for found_before in others:
+            if self._last_name(found_before[2].table) == name:
+                return found_before
         raise self._not_sealed(sealed, row)
+
+    def _last_name(self, number: int) -> str | None:
+        """Give the name that a table has in its last schema of the log."""
+        names = None
+        for block in blocks(self.connection, self.trail):
+            for encoded in block.entries() if SCHEMA_START in block.data else ():
+                entry = decode_entry(encoded) if encoded.startswith(SCHEMA_START) else None
+                if isinstance(entry, SchemaEntry) and entry.table == number:
+                    names = Descriptor.decode(entry.descriptor).name
+        return names
 
     def _look(self, sealed: SealedTable, number: int, digest: bytes) -> None:
         """Take a table's schema as it stands, if it is the one of a digest: so no block has to be looked through."""

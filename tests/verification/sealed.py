@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -60,9 +61,9 @@ class Sealed:
         """The anchor file, opened anew."""
         return [anchors.open(f"file:{self.directory / 'anchor'}")]
 
-    def seal(self, *, signer: Signer | Sequence[Signer] | None = None) -> None:
+    def seal(self, *, signer: Signer | Sequence[Signer] | None = None, metadata: Any = Base) -> None:
         """Seal, and anchor."""
-        seal(self.engine, signer or self.signer, state=self.state, anchors=self.anchors, metadata=Base)
+        seal(self.engine, signer or self.signer, state=self.state, anchors=self.anchors, metadata=metadata)
 
     def verify(
         self,

@@ -97,3 +97,29 @@ def test_a_row_that_was_sealed_under_an_older_schema(fresh: Sealed) -> None:
     fresh.seal()
     for position in (0, -1):
         proof_of(fresh, 11, position).check(Policy.of(fresh.signer.verifier))
+
+
+def test_a_row_that_was_sealed_before_its_table_was_renamed(fresh: Sealed) -> None:
+    """It is found under the number that the table kept, and shown under the name of its day."""
+    metadata = sa.MetaData()
+    mark = sa.Table(
+        "mark",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("label", sa.String(80)),
+    )
+    sa_audit.track(mark)
+    with fresh.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE tag_history RENAME TO mark_history"))
+    with fresh.engine.begin() as connection:
+        mark.create(connection)
+        connection.execute(sa.insert(mark).values(id=900, label="new"))
+    fresh.seal(metadata=metadata)
+    for key, name in ((11, "tag_history"), (900, "mark_history")):
+        with Session(fresh.engine) as session:
+            change = sa_audit.history(session, mark, key)[-1]
+            proof = sa_audit.prove(session, change, metadata=metadata)
+        proof.check(Policy.of(fresh.signer.verifier))
+        shown = proof.evidence().check()
+        assert shown is not None
+        assert shown[0].name == name
