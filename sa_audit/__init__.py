@@ -72,6 +72,7 @@ from .model import (
 from .seal import await_sealed, rebase, revoke, seal
 
 if TYPE_CHECKING:
+    from .privacy import KeyProvider
     from .query import (
         Access,
         Change,
@@ -125,6 +126,7 @@ __all__ = [
     "Finding",
     "IntegrityFinding",
     "InvalidMoment",
+    "KeyProvider",
     "LegalHold",
     "MalformedProof",
     "Mask",
@@ -179,6 +181,7 @@ __all__ = [
 ]
 
 _LATER: Final = {
+    ".privacy": "KeyProvider",
     ".query": (
         "Access Change Discrepancy Event Page Reader TransactionInfo TransactionRecord blame diff history "
         "history_class readers reads reconcile restore revert trail transaction"
