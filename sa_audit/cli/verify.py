@@ -57,6 +57,13 @@ class VerifyResult:
                 parts.append(plain(f"  and {len(report.changes) - SHOWN} more: see --json"))
         count = len(report.findings)
         parts.append(plain(f"{report.checked} rows read, {'no finding' if not count else f'{count} finding(s)'}"))
+        if report.since_sealed_until is not None:
+            parts.append(
+                plain(
+                    f"the first {report.since} leaves, sealed up to {report.since_sealed_until:%Y-%m-%d %H:%M:%S} UTC, "
+                    "were followed and their rows not read again: whoever verified that checkpoint read them last"
+                )
+            )
         parts.append(plain(self._until()))
         return Group(*parts)
 

@@ -117,6 +117,7 @@ class _Verification:
             anchored_until=_sealed_at(log, judged.anchored),
             unsealed=unsealed,
             since=since,
+            since_sealed_until=_sealed_at(log, self._since),
             changes=changes,
         )
 

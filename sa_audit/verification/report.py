@@ -200,6 +200,8 @@ class Report:
         anchored_until: up to when everything is sealed under a checkpoint that an anchor keeps; None without anchors.
         unsealed: how many rows are not sealed yet: permissions alone protect them.
         since: the size up to which rows were not read again, or 0.
+        since_sealed_until: up to when (UTC) those are sealed, which were last read by whoever verified the checkpoint
+            that was given.
         changes: how the catalog has changed, with every sealing and since the last one: guards, columns, owners.
     """
 
@@ -210,6 +212,7 @@ class Report:
     anchored_until: dt.datetime | None
     unsealed: int
     since: int = 0
+    since_sealed_until: dt.datetime | None = None
     changes: tuple[CatalogChange, ...] = ()
 
     @property
@@ -228,6 +231,7 @@ class Report:
             "anchored_until": _iso(self.anchored_until),
             "unsealed": self.unsealed,
             "since": self.since,
+            "since_sealed_until": _iso(self.since_sealed_until),
             "changes": [change.as_json() for change in self.changes],
         }
 

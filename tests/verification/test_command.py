@@ -81,6 +81,8 @@ def test_since(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     held.write_text(checkpoint.format())
     report = json.loads(run("--since", str(held), "--json").output)
     assert (report["checked"], report["since"]) == (0, checkpoint.size)
+    assert report["since_sealed_until"] == report["sealed_until"]
+    assert f"the first {checkpoint.size} leaves" in run("--since", str(held)).output
 
 
 def test_a_proof(run: Run, sealed: Sealed) -> None:

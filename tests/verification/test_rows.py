@@ -66,6 +66,18 @@ def test_every_edit_is_found(sealed: Sealed) -> None:
     assert [name for place, name in expected.items() if place not in found] == []
 
 
+def test_a_value_before_a_change(sealed: Sealed) -> None:
+    """What an update says that a column held before can't be changed inside its JSON."""
+    changed = "replace(CAST(audit_before AS {text}), '12.5', '12.4')"
+    text = {"postgresql": f"CAST({changed.format(text='text')} AS json)", "mariadb": changed.format(text="char")}
+    value = text.get(sealed.database.dialect, changed.format(text="text"))
+    with sealed.engine.connect() as connection:
+        found = f"SELECT min(audit_id) FROM {HISTORY} WHERE audit_op = 'U' AND audit_before IS NOT NULL"
+        row_id = connection.exec_driver_sql(found).scalar_one()
+    sealed.attack(f"UPDATE {HISTORY} SET audit_before = {value} WHERE audit_id = {row_id}")
+    assert ("row-changed", HISTORY, row_id) in sealed.found(anchored=False)
+
+
 @pytest.mark.parametrize("column", ["actor", "reason", "context", "audit_salt", "db_user"])
 def test_who_and_why(sealed: Sealed, column: str) -> None:
     """What the trail says of a transaction can't be changed."""
