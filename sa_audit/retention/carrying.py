@@ -47,8 +47,7 @@ class Carrying:
         self.batch = batch
         with engine.connect() as connection:
             self.backend = backend_for(connection.dialect)
-        isolation = self.backend.fresh_isolation
-        self.engine = engine.execution_options(isolation_level=isolation) if isolation else engine
+        self.engine = engine
         self.old = audited.history.alias("r")
 
     def run(self) -> int:
@@ -77,7 +76,8 @@ class Carrying:
 
     def _carry(self, due: Mapping[Key, int]) -> int:
         """Carry forward what is due, by the keys of the rows with the ids of their last words."""
-        with self.engine.begin() as connection:
+        isolation = self.backend.fresh_isolation
+        with self.engine.connect() as connection, _at(connection, isolation).begin():
             target = Target(self.audited, schemas_of(connection))
             self.backend.lock_writer(connection, target)
             free = self._lock(connection, list(due))
@@ -123,6 +123,10 @@ class Carrying:
         )
         own = [history.c[name] for name in ("audit_tx", "audit_at", "audit_op", "audit_flush")]
         return sa.insert(history).from_select([*own, *recorded], query, include_defaults=False)
+
+
+def _at(connection: Connection, isolation: str | None) -> Connection:
+    return connection.execution_options(isolation_level=isolation) if isolation else connection
 
 
 def _literal(ids: Sequence[int]) -> sa.BindParameter[Any]:
