@@ -19,7 +19,7 @@ from ..model import Digest, Encrypt, Exclude, Mask, Masked, Policy, Trail
 from ..model.records import MAX_SUBJECT
 from ..privacy import keyed_digest
 from ..privacy.encryption import context_place, encrypted
-from .context import Context
+from .context import Context, current_context
 from .context_value import KNOWN, canonical
 from .person_keys import Entries, PersonKeys
 
@@ -74,6 +74,16 @@ def claims_on(
             place[name] = _form(trail, policy, name, place[name])
     claims["context"] = extra or None
     return claims
+
+
+def claims_alone(own: Connection, target: Target) -> dict[str, Any]:
+    """Give what is recorded of the present context on a connection of the trail's own: nothing that is encrypted."""
+    context = without_encrypted(target.trail, current_context())
+
+    def opened(_stripped: Context) -> Entry:
+        raise AssertionError("nothing is encrypted in it")
+
+    return claims_on(own, target, context, opened, lambda _own: opened(context))
 
 
 def context_persons(trail: Trail, context: Context) -> dict[str, str]:
@@ -143,4 +153,4 @@ def _json(name: str, value: Any) -> str:
 MASKED: Final = Masked.value
 """What stands in the place of a masked value."""
 
-__all__ = ["MASKED", "claims_of", "claims_on", "context_persons", "trail_for", "without_encrypted"]
+__all__ = ["MASKED", "claims_alone", "claims_of", "claims_on", "context_persons", "trail_for", "without_encrypted"]

@@ -20,7 +20,7 @@ from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import clock
 from .context import NOBODY, Context, current_context, require
-from .context_policy import claims_of, claims_on, context_persons, without_encrypted
+from .context_policy import claims_alone, claims_of, claims_on, context_persons
 from .failing import missing_tables_named
 from .keys import refuse_equal_keys
 from .person_keys import Entries
@@ -349,16 +349,6 @@ def claims_here(connection: Connection, recording: Recording, target: Target, co
         return make_entry(connection, recording, target, stripped)
 
     return claims_on(connection, target, context, opened, lambda own: entry_alone(own, target))
-
-
-def claims_alone(own: Connection, target: Target) -> dict[str, Any]:
-    """Give what is recorded of the present context on a connection of the trail's own: nothing that is encrypted."""
-    context = without_encrypted(target.trail, current_context())
-
-    def opened(_stripped: Context) -> Entry:
-        raise AssertionError("nothing is encrypted in it")
-
-    return claims_on(own, target, context, opened, lambda _own: opened(context))
 
 
 def entry_alone(own: Connection, target: Target) -> Entry:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..capture import clock
 from ..capture.context import current_context, require
-from ..capture.recording import claims_alone
+from ..capture.context_policy import claims_alone
 from ..catalog import CatalogDatabase, by_itself, catalog_for, trail_at
 from ..catalog.prunes import ASKED, bound_of, place_text, read_prunes, requests
 from ..ddl import backend_for
