@@ -117,20 +117,16 @@ class HorizonDatabase(ABC):
         return None
 
 
-def by_transaction(sealed: SealedTable, entries: str, covered: str) -> str:
+def by_transaction(sealed: SealedTable, entries: str, covered: str, parameters: dict[str, Any]) -> Stretch:
     """Give what finds the rows whose transaction is covered; ``{0}`` in it stands for the transaction's id.
 
     The index that finds them is that of ``audit_transaction``; the guards let no row belong to another transaction's.
     """
     txid = f"r.{sealed.txid}"
-    if is_joined(sealed):
-        return f"JOIN {entries} AS e ON e.id = r.audit_tx AND e.db_txid = {txid} WHERE {covered.format('e.db_txid')}"
-    return f"WHERE {covered.format(txid)}"
-
-
-def is_joined(sealed: SealedTable) -> bool:
-    """Tell whether :func:`by_transaction` finds a table's rows by their entries."""
-    return "audit_tx" in sealed.table.c
+    if "audit_tx" not in sealed.table.c:
+        return Stretch(condition=f"WHERE {covered.format(txid)}", parameters=parameters)
+    condition = f"JOIN {entries} AS e ON e.id = r.audit_tx AND e.db_txid = {txid} WHERE {covered.format('e.db_txid')}"
+    return Stretch(condition=condition, parameters=parameters, joined=True)
 
 
 class PostgreSQLHorizon(HorizonDatabase):
@@ -200,9 +196,7 @@ class PostgreSQLHorizon(HorizonDatabase):
         if since is not None:
             covered += f" AND {{0}} >= :oldest AND NOT {_VISIBLE.format('since')}"
             parameters |= {"since": since[1], "oldest": int(str(since[1]).partition(":")[0])}
-        return Stretch(
-            condition=by_transaction(sealed, entries, covered), parameters=parameters, joined=is_joined(sealed)
-        )
+        return by_transaction(sealed, entries, covered, parameters)
 
     def holder(self, connection: Connection) -> str | None:
         """Look for the oldest transaction that has an id of its own, of a session or prepared."""
@@ -325,9 +319,7 @@ class MariaDBHorizon(HorizonDatabase):
             return None
         parameters = {"since": since[1] if since is not None else -1, "until": until[1]}
         covered = "{0} > :since AND {0} <= :until"
-        return Stretch(
-            condition=by_transaction(sealed, entries, covered), parameters=parameters, joined=is_joined(sealed)
-        )
+        return by_transaction(sealed, entries, covered, parameters)
 
 
 class SQLiteHorizon(HorizonDatabase):

@@ -24,7 +24,7 @@ from ..catalog import (
     sealed_tables,
     trail_at,
 )
-from ..catalog.log import blocks
+from ..catalog.log import Block, blocks
 from ..catalog.prunes import prune_of
 from ..errors import IntegrityFinding, MalformedProof, NotAudited, NotSealed
 from ..model.history import Trail
@@ -123,12 +123,8 @@ class Prover:
 
     def _collect(self, number: int) -> None:
         for block in blocks(self.connection, self.trail, since=max(number, 0)):
-            if block.number == number and SCHEMA_START in block.data:
-                for encoded in block.entries():
-                    entry = decode_entry(encoded) if encoded.startswith(SCHEMA_START) else None
-                    if isinstance(entry, SchemaEntry):
-                        descriptor = Descriptor.decode(entry.descriptor)
-                        self._schemas[descriptor.digest] = descriptor
+            if block.number == number:
+                self._schemas |= {descriptor.digest: descriptor for descriptor in _descriptors(block)}
             return
 
     def _leaf(self, sealed: SealedTable, row: int) -> tuple[int, bytes, RowEntry]:
@@ -148,20 +144,16 @@ class Prover:
             if self.descriptor(entry.schema).name == name:
                 return found[0], found[1], entry
             others.append((found[0], found[1], entry))
-        for found_before in others:
-            if self._last_name(found_before[2].table) == name:
-                return found_before
+        names = self._last_names() if others else {}
+        for former in others:
+            if names.get(former[2].table) == name:
+                return former
         raise self._not_sealed(sealed, row)
 
-    def _last_name(self, number: int) -> str | None:
-        """Give the name that a table has in its last schema of the log."""
-        names = None
-        for block in blocks(self.connection, self.trail):
-            for encoded in block.entries() if SCHEMA_START in block.data else ():
-                entry = decode_entry(encoded) if encoded.startswith(SCHEMA_START) else None
-                if isinstance(entry, SchemaEntry) and entry.table == number:
-                    names = Descriptor.decode(entry.descriptor).name
-        return names
+    def _last_names(self) -> dict[int, str]:
+        """Give the names that tables have in their last schemas of the log, by their numbers."""
+        logged = (descriptor for block in blocks(self.connection, self.trail) for descriptor in _descriptors(block))
+        return {descriptor.table: descriptor.name for descriptor in logged}
 
     def _look(self, sealed: SealedTable, number: int, digest: bytes) -> None:
         """Take a table's schema as it stands, if it is the one of a digest: so no block has to be looked through."""
@@ -195,6 +187,14 @@ class Prover:
         if plan is None:
             raise IntegrityFinding("; ".join(str(each) for each in findings.all()))
         return plan.reader(self.database)
+
+
+def _descriptors(block: Block) -> Iterator[Descriptor]:
+    """Yield the schemas that a block holds."""
+    for encoded in block.entries() if SCHEMA_START in block.data else ():
+        entry = decode_entry(encoded) if encoded.startswith(SCHEMA_START) else None
+        if isinstance(entry, SchemaEntry):
+            yield Descriptor.decode(entry.descriptor)
 
 
 def last_checkpoint(connection: Connection, trail: Trail) -> Checkpoint:

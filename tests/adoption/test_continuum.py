@@ -250,7 +250,10 @@ def check_the_trail_goes_on(blog: Blog) -> None:
         assert changes[-1].recorded_at > changes[-2].recorded_at
         sa_audit.restore(session, article, 1, changes[-2].recorded_at)
         assert session.get_one(article, 1).name == "näil 'x'"
-        sa_audit.restore(session, article, 2, sa_audit.history(session, article, 2)[-1].recorded_at)
+        if blog.engine.dialect.name == "mariadb":  # one of its whole seconds may hold all of the second article's life
+            sa_audit.restore(session, article, 2, sa_audit.history(session, article, 2)[-1].recorded_at)
+        else:
+            sa_audit.restore(session, article, 2, changes[-2].recorded_at)
         session.rollback()
     blog.project.check()
     with refused():
