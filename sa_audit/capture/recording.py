@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -65,6 +65,18 @@ class Told:
     savepoints: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A statement of the library in the driver's own form, that has to be executed before the next one.
+
+    ``receive`` is called with the driver's cursor when both have been executed.
+    """
+
+    sql: str
+    parameters: Any
+    receive: Callable[[Any], None]
+
+
 _operation: contextvars.ContextVar[object | None] = contextvars.ContextVar("sa_audit_operation", default=None)
 
 
@@ -96,6 +108,7 @@ class Recording:
     locked: bool = False
     changed: bool = False
     pending: list[Any] = field(default_factory=list)
+    ahead: list[Ahead] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     told_to: list[Target] = field(default_factory=list)
     token: str = ""

@@ -24,9 +24,11 @@ from ..ddl.backend import Batch, Image, Key, Target
 from ..errors import UnauditedWrite
 from ..model.history import AuditedTable
 from . import foreign_keys
+from .ahead import goes_ahead, require_sent, send, wait
 from .failing import fail_closed
 from .keys import inserted_keys, labelled_keys, moved_keys
 from .recording import (
+    Ahead,
     Recording,
     admit,
     lock_writer,
@@ -145,6 +147,7 @@ def _refuse_failed(flush: Flush) -> None:
 
 def _record_table(part: ConnectionFlush, table: TableFlush) -> None:
     """Record what the flush has done to a table so far; what it does from here on is read anew."""
+    send(part.connection, part.recording)
     batch = Batch(inserted=list(table.inserted), images=list(table.images.values()))
     table.asked.clear()
     table.images.clear()
@@ -214,10 +217,25 @@ def before_update(
             known = {*wanted, *table.inserted}
             wanted += [key for key in _known_keys(flush, connection, audited) if key not in known]
         lock_writer(connection, part.recording, table.target)
-        table.images.update(read_images(connection, part.recording, table.target, wanted))
+        if moved or not _read_ahead(part, table, wanted):
+            table.images.update(read_images(connection, part.recording, table.target, wanted))
         table.asked.update(wanted)
     if moved:
         _move(part, table, moved, options)
+
+
+def _read_ahead(part: ConnectionFlush, table: TableFlush, keys: Sequence[Key]) -> bool:
+    """Have rows read in one round trip with the statement that is about to be executed, where that can be done."""
+    if not goes_ahead(part.connection):
+        return False
+    read = part.recording.backend.images_ahead(table.target, keys)
+    if read is None:
+        return False
+    part.recording.tries(table.target, "change", keys)
+    images = table.images
+    ahead = Ahead(read.sql, read.parameters, lambda cursor: images.update(read.images(cursor)))
+    wait(part.connection, part.recording, ahead)
+    return True
 
 
 def reach_referring(
@@ -245,6 +263,7 @@ def reach_referring(
 def settle(flush: Flush, connection: Connection, audited: AuditedTable) -> None:
     """Record what the database did by foreign keys in a flush's statement, before the next one changes the rows."""
     part = flush.on(connection, audited)
+    require_sent(part.recording)
     part.recording.changed = True
     _settle(part)
 

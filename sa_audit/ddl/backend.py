@@ -30,6 +30,7 @@ from .values import (
     OWN,
     AccessRecord,
     Batch,
+    DriverRead,
     Entry,
     Image,
     Key,
@@ -235,6 +236,10 @@ class Backend(Records, Images):
         parameters = {"keys": self.keys_value(target.audited, keys)}
         return [tuple(row) for row in internal(connection, statement, parameters)]
 
+    def images_ahead(self, target: Target, keys: Sequence[Key]) -> DriverRead | None:
+        """Give what :meth:`read_images` executes in the driver's own form, where that can be made of it."""
+        return None
+
     def _images_statement(self, target: Target) -> Any:
         audited = target.audited
         parts = self.images_parts(target)
@@ -357,6 +362,7 @@ __all__ = [
     "AccessRecord",
     "Backend",
     "Batch",
+    "DriverRead",
     "Entry",
     "Image",
     "Key",

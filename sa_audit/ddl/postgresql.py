@@ -7,7 +7,8 @@ Every text can be cast back to its column's type.  Imports model and SQLAlchemy 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +21,10 @@ from .backend import (
     CLAIMS,
     MARKER,
     Batch,
+    DriverRead,
     Entry,
+    Image,
+    Key,
     Recorded,
     Target,
     claim_parameters,
@@ -101,6 +105,33 @@ class PostgreSQL(PostgreSQLAccess):
         if len(audited.key) > 1:
             return super().keys_parameter(audited)
         return sa.bindparam("keys", type_=pg.ARRAY(audited.key[0].type))
+
+    def images_ahead(self, target: Target, keys: Sequence[Key]) -> DriverRead | None:
+        """Give the SELECT of rows by a key of one column, which is an array and needs no text of its own.
+
+        Equal keys of a table without a primary key have to be refused before anything is changed.
+        """
+        audited = target.audited
+        if len(audited.key) > 1 or not audited.table.primary_key.columns or len(keys) > self.chunk:
+            return None
+        memo, cache_key = audited.memo, (self, "images ahead", tuple(target.schemas.items()))
+        known = memo.get(cache_key)
+        if known is None:
+            compiled = self._images_statement(target).compile(dialect=self.dialect)
+            prepare = self.keys_parameter(audited).type.dialect_impl(self.dialect).bind_processor(self.dialect)
+            known = memo[cache_key] = (compiled.string, prepare, functools.partial(self._images_of, audited.key[0]))
+        sql, prepare, images = known
+        values = [key[0] for key in keys]
+        return DriverRead(sql, {"keys": prepare(values) if prepare is not None else values}, images)
+
+    def _images_of(self, column: sa.Column[Any], cursor: Any) -> dict[Key, Image]:
+        """Read images off the driver's cursor."""
+        process = column.type.dialect_impl(self.dialect).result_processor(self.dialect, cursor.description[0].type_code)
+        images: dict[Key, Image] = {}
+        for value, *rest in cursor.fetchall():
+            key = (value if process is None else process(value),)
+            images[key] = Image(key, tuple(rest))
+        return images
 
     # -- recording -------------------------------------------------------------------
 

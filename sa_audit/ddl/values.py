@@ -6,7 +6,7 @@ Imports model only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +33,14 @@ class Image(NamedTuple):
 
     key: Key
     values: tuple[Any, ...]
+
+
+class DriverRead(NamedTuple):
+    """A SELECT of images in the driver's own form: its text, its parameters, and what reads them off its cursor."""
+
+    sql: str
+    parameters: Any
+    images: Callable[[Any], dict[Key, Image]]
 
 
 @dataclass(frozen=True, slots=True)
