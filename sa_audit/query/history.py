@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..errors import NotAudited
+from ..model import AuditedTable
 from .at import visibility
 from .change import Change
 from .entity import Identity, Subject, resolve
@@ -153,7 +154,7 @@ def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -
         InvalidMoment: for a moment that can't be asked about.
     """
     visible = [visibility(source, subject, when) if when is not None else _everything for when in whens]
-    rows = rows_of(source, subject, [identity], lambda part: [criterion(part.history) for criterion in visible])
+    rows = rows_of(source, subject, [identity], lambda part: [criterion(part.audited) for criterion in visible])
     if all(row.op == "T" for row in rows):
         raise NotAudited(f"{subject.name} {shown(identity)} was never recorded: there is no history of it")
     return [
@@ -162,7 +163,7 @@ def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -
     ]
 
 
-def _everything(history: sa.Table) -> sa.ColumnElement[bool]:
+def _everything(audited: AuditedTable) -> sa.ColumnElement[bool]:
     return sa.true()
 
 
