@@ -36,7 +36,7 @@ def refuse_pruned(connection: Connection, audited: AuditedTable, moment: Moment)
     if granted is None:
         return
     request, reach, said = granted
-    if said and _reaches(reach, moment):
+    if said and _reaches(connection, audited, reach, moment):
         return
     event = trail.event
     seen = sa.select(event.c.audit_id).where(event.c.audit_id == request, recorded_at(event, moment))
@@ -49,15 +49,24 @@ def refuse_pruned(connection: Connection, audited: AuditedTable, moment: Moment)
     )
 
 
-def _reaches(reach: Reach, moment: Moment) -> bool:
+def _reaches(connection: Connection, audited: AuditedTable, reach: Reach, moment: Moment) -> bool:
     """Tell whether a moment sees all that was recorded before the cutoff of a prune."""
     match moment:
         case WallClock():
             return moment.at >= reach.since
         case Snapshot():
-            return int(moment.text.partition(":")[0]) > reach.through
+            _lowest, following, running = moment.text.split(":")
+            open_ = [int(number) for number in running.split(",") if number and int(number) <= reach.through]
+            return reach.through < int(following) and not _recorded_by(connection, audited, open_)
         case Epoch() | LastEntry():
             return moment.number >= reach.through
+
+
+def _recorded_by(connection: Connection, audited: AuditedTable, transactions: list[int]) -> bool:
+    """Tell whether any of some transactions of PostgreSQL, which may be of other databases, has an entry here."""
+    entries = audited.trail.transaction
+    known = sa.select(entries.c.id).where(entries.c.db_txid.in_(transactions)).limit(1)
+    return bool(transactions) and internal(connection, known).first() is not None
 
 
 def refuse_pruned_since(connection: Connection, audited: AuditedTable, since: dt.datetime | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from sa_audit.query.rows import source_of
 from sa_audit.retention import erasing, pruning
 from sa_audit.testing import unguarded
 
-from .models import WHO, Clinic, audited_of, keep_only
+from .models import WHO, Clinic, audited_of, keep_days
 from .test_prune import record_truncate
 
 DAY = dt.timedelta(days=1)
@@ -51,13 +50,6 @@ def age(clinic: Clinic) -> list[dt.datetime]:
                 moved = sa.update(history).where(history.c.audit_tx == entry).values(audit_at=at)
                 connection.execute(moved, execution_options=options)
     return [start + number * DAY + DAY / 2 for number in range(len(ids))]
-
-
-def keep_days(clinic: Clinic, days: float) -> None:
-    """Have the policies keep what is younger than so many days."""
-    for audited in clinic.trail.audited.values():
-        if (retention := audited.options.retention) is not None:
-            audited.options = replace(audited.options, retention=replace(retention, keep=days * DAY))
 
 
 def reach_of(clinic: Clinic) -> dt.datetime:
@@ -158,7 +150,7 @@ def test_random_histories(clinic: Clinic, seed: int) -> None:
     first, erased = copies[0][0], 0
     compare(clinic, copies, first)
     for days in (9.2, 5.2, 2.2):
-        keep_days(clinic, days)
+        keep_days(clinic.base, days)
         asked = clinic.prune()
         compare(clinic, copies, first)
         assert asked.asked > 0
@@ -188,7 +180,7 @@ def test_broken_off_between_its_batches(clinic: Clinic, monkeypatch: pytest.Monk
     copies = [(moments[-1], live(clinic))]
     assert len(moments) == len(states)
     clinic.seal()
-    keep_days(clinic, 0.7)
+    keep_days(clinic.base, 0.7)
     clinic.prune()
     clinic.seal()
     original, left = erasing.Erasing._delete, [0]
@@ -217,7 +209,7 @@ def test_exact_moments_since_the_cutoff(clinic: Clinic) -> None:
     cutoff = clinic.now()
     clinic.write((1, "Ann Mo"), (4, None), (5, "Eve"))
     latest, now = clinic.seal(), live(clinic)
-    prune_at(clinic, cutoff)
+    clinic.prune_at(cutoff)
     assert isinstance(old, Checkpoint)
     assert past(clinic, between) == copy
     assert past(clinic, latest) == now
@@ -226,26 +218,13 @@ def test_exact_moments_since_the_cutoff(clinic: Clinic) -> None:
     assert clinic.verify().findings == ()
 
 
-def prune_at(clinic: Clinic, cutoff: dt.datetime) -> None:
-    """Prune with a cutoff of exactly so much, and seal."""
-    with pytest.MonkeyPatch.context() as patch:
-        for database in ("PastPostgreSQL", "PastMariaDB", "PastSQLite"):
-            patch.setattr(f"sa_audit.query.past_database.{database}.now", lambda *_: cutoff + 730 * DAY)
-        keep_days(clinic, 730)
-        clinic.prune()
-    keep_only(clinic.base, cutoff)
-    clinic.seal()
-    clinic.prune()
-    clinic.seal()
-
-
 def test_the_state_at_the_cutoff_stays(clinic: Clinic) -> None:
     """Of what changed since the last row from before stays, and of what did not the row that was carried forward."""
     clinic.write((1, "Ann"), (1, "Ann Lee"), (2, "Bob"), (2, "Rob"), (3, "Cid"), (3, None), (4, "Dan"))
     cutoff = clinic.now()
     clinic.write((1, "Ann Mo"), (4, None))
     clinic.seal()
-    prune_at(clinic, cutoff)
+    clinic.prune_at(cutoff)
     assert clinic.rows() == [
         (1, "U", "Ann Lee"),
         (4, "I", "Dan"),
@@ -290,7 +269,7 @@ def test_what_was_pruned_before_requests_said_what_they_leave(clinic: Clinic) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pruning._Run, "_ask", as_before)
         patch.setattr("sa_audit.retention.planning.is_needed", lambda *_: sa.false())
-        prune_at(clinic, cutoff)
+        clinic.prune_at(cutoff)
     after = clinic.now()
     for when in (cutoff, between):
         with pytest.raises(sa_audit.PrunedHistory, match="were pruned"):
@@ -298,7 +277,7 @@ def test_what_was_pruned_before_requests_said_what_they_leave(clinic: Clinic) ->
     assert clinic.names(after) == {1: "Ann", 2: "Rob"}
     clinic.write((1, "Ann Lee"))
     clinic.seal()
-    prune_at(clinic, between)
+    clinic.prune_at(between)
     for when in (cutoff, between):
         with pytest.raises(sa_audit.PrunedHistory, match="were pruned"):
             past(clinic, when)
@@ -386,7 +365,7 @@ def test_associations_and_hierarchies(engine: sa.Engine, tmp_path: Path) -> None
     states = [write(begin), write(move), write(leave)]
     copies = list(zip(age(clinic), states, strict=True))
     clinic.seal()
-    keep_days(clinic, 1.7)
+    keep_days(clinic.base, 1.7)
     for _ in range(2):
         with sa_audit.context(**WHO):
             done = sa_audit.prune(engine, metadata=base)
