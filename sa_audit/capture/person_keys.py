@@ -6,7 +6,7 @@ Imports model, ddl, privacy, errors, and of capture the connection of its own.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,16 +118,30 @@ class PersonKeys:
         return found
 
     def _by_subject(self, subjects: Collection[str], *, fresh: bool = False) -> dict[str, PersonKey]:
+        """Give the keys that the database has now, whose names it is asked for; those that are kept take no more."""
         found: dict[str, PersonKey] = {}
+        others: list[str] = []
+        for subject, name in self._among("names", subjects, fresh=fresh):
+            known = self._secrets.known(name)
+            if known is None:
+                others.append(subject)
+            else:
+                found[subject] = known
+        for name, subject, wrapped, by, commitment in self._among("wrapped", others, fresh=fresh):
+            found[subject] = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))
+        return found
+
+    def _among(self, what: str, subjects: Collection[str], *, fresh: bool) -> Iterator[Any]:
+        """Look up, a chunk at a time, the keys of persons: their ``names``, or all that is kept ``wrapped``."""
+        backend, memo = backend_for(self.connection.dialect), self._trail.memo
+        query = memo.get((what, backend, fresh))
+        if query is None:
+            query = sa.select(self.keys.c.subject, self.keys.c.name) if what == "names" else self._wrapped()
+            query = query.where(backend.among(self.keys.c.subject, "subjects"))
+            query = memo[what, backend, fresh] = backend.current(query) if fresh else query
         wanted = list(subjects)
         for start in range(0, len(wanted), CHUNK):
-            among = self.keys.c.subject.in_(wanted[start : start + CHUNK])
-            query = self._wrapped().where(among)
-            if fresh:
-                query = backend_for(self.connection.dialect).current(query)
-            for name, subject, wrapped, by, commitment in self._execute(query):
-                found[subject] = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))
-        return found
+            yield from self._execute(query, {"subjects": wanted[start : start + CHUNK]}).all()
 
     def _wrapped(self) -> sa.Select[Any]:
         keys, events = self.keys, self.events
@@ -178,14 +192,11 @@ class PersonKeys:
         """Give the keys that the database has now, and keep those in memory that are the ones made here."""
         found: dict[str, PersonKey] = {}
         others = []
-        for start in range(0, len(made), CHUNK):
-            among = self.keys.c.subject.in_(list(made)[start : start + CHUNK])
-            query = backend_for(self.connection.dialect).current(sa.select(self.keys.c.subject, self.keys.c.name))
-            for subject, name in self._execute(query.where(among)):
-                if subject in made and made[subject].name == name:
-                    found[subject] = self._secrets.keep(made[subject])
-                else:
-                    others.append(subject)
+        for subject, name in self._among("names", made, fresh=True):
+            if subject in made and made[subject].name == name:
+                found[subject] = self._secrets.keep(made[subject])
+            else:
+                others.append(subject)
         return found | self._by_subject(others, fresh=True)
 
     def named(self, names: Collection[str]) -> dict[str, PersonKey | None]:

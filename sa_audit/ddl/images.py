@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine
 
-from ..model.history import AuditedTable, RecordedColumn
+from ..model.history import AuditedTable
 from .stages import Stages
 from .values import Image, Key, Target, internal
 
@@ -112,20 +112,39 @@ class Images(Stages):
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
 
+    def among(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        """Give the condition that a column of texts has one of the values of a parameter, which is a list."""
+        return column.in_(sa.bindparam(name, expanding=True, type_=column.type))
+
     def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Give a query that sees what is committed now, within a transaction whose snapshot may be older."""
         return query
 
-    def history_value(self, column: RecordedColumn, audited: AuditedTable, alias: str) -> str:
-        """Give the SQL of what the history takes of a row's column, under the column's name."""
-        name = self.quote(column.name)
-        if not column.protected:
-            return f"{alias}.{name}"
-        return f"{self.protected_member(audited, alias, f'n{audited.protected.index(column)}')} AS {name}"
+    def image_width(self, audited: AuditedTable) -> int:
+        """Give the number of values of an image that is recorded."""
+        return len(audited.columns) + len(audited.protected)
 
-    def history_values(self, audited: AuditedTable, alias: str = "t") -> str:
-        """Give the SQL of what the history takes of a row, each with a comma before it."""
-        return "".join(f", {self.history_value(column, audited, alias)}" for column in audited.recorded)
+    def history_values(
+        self, audited: AuditedTable, alias: str = "t", *, image: Callable[[int], str] | None = None
+    ) -> str:
+        """Give the SQL of what the history takes of a row, each with a comma before it.
+
+        Args:
+            audited: the table.
+            alias: of the row.
+            image: gives the SQL of a value of its image by the place; by default there is a document instead.
+        """
+        values = []
+        for column in audited.recorded:
+            name = self.quote(column.name)
+            if column.protected:
+                place = audited.protected.index(column)
+                look_up = self.protected_member(audited, alias, f"n{place}")
+                form = look_up if image is None else image(len(audited.columns) + place)
+                values.append(f", {form} AS {name}")
+            else:
+                values.append(f", {alias}.{name}")
+        return "".join(values)
 
     def read_protected(
         self, connection: Connection, target: Target, keys: Sequence[Key]

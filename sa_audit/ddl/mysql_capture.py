@@ -179,8 +179,7 @@ class MariaDBCapture(MariaDBGuards):
             if column.name in keys:
                 continue
             if column.protected:
-                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
-                members.append(f"COALESCE(CONCAT({self.json_key(column.name)}, {old}), '')")
+                members.append(f"COALESCE(CONCAT({self.json_key(column.name)}, {image}{i}), '')")
                 continue
             old = self._text(column, old_row) if old_row else f"{image}{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"

@@ -159,8 +159,7 @@ class SQLiteCapture(SQLiteGuards):
                 continue
             name = self.quote(column.name)
             if column.protected:
-                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
-                members.append(f"coalesce({self.json_key(column.name)} || {old}, '')")
+                members.append(f"coalesce({self.json_key(column.name)} || v.o{i}, '')")
                 continue
             old, new = f"{old_row}.{name}" if old_row else f"v.o{i}", f"{new_row}.{name}"
             value = "'true'" if column.masked else json_form(old)
