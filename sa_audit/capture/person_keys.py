@@ -23,6 +23,8 @@ from .own_connection import is_deadlock, is_own, own_transaction
 CREATED: Final = "created"
 DESTROYED: Final = "destroyed"
 CHUNK: Final = 500
+NAME: Final = 32
+"""Characters of the name of a key."""
 _TOUCHED: Final = "sa_audit.persons"
 _TRIES: Final = 5
 
@@ -91,7 +93,9 @@ class PersonKeys:
         self._trail, self._schemas = trail, schemas
         self._secrets = secrets_of(trail)
 
-    def of(self, subjects: Collection[str], entries: Entries) -> dict[str, PersonKey]:
+    def of(
+        self, subjects: Collection[str], entries: Entries, named: Mapping[str, str] | None = None
+    ) -> dict[str, PersonKey]:
         """Give the keys of persons, made now for those that have none.
 
         They are made on a connection of the trail's own and committed at once, so that no transaction waits for
@@ -101,11 +105,14 @@ class PersonKeys:
         Args:
             subjects: the persons, of at most :data:`MAX_SUBJECT` characters each.
             entries: gives the entry under which a new key is recorded.
+            named: the names of keys, by persons, as far as the database has just told them.
 
         Raises:
             UnusableKey: if there is no key of a person after it was made.
         """
-        found = self._by_subject(subjects)
+        told = named or {}
+        found = self._by_name((subject, told[subject]) for subject in subjects if subject in told)
+        found |= self._by_subject([subject for subject in subjects if subject not in found])
         missing = sorted(subject for subject in subjects if subject not in found)
         if missing:
             found |= self._make(missing, entries)
@@ -118,10 +125,16 @@ class PersonKeys:
         return found
 
     def _by_subject(self, subjects: Collection[str], *, fresh: bool = False) -> dict[str, PersonKey]:
-        """Give the keys that the database has now, whose names it is asked for; those that are kept take no more."""
+        return self._by_name(self._among("names", subjects, fresh=fresh), fresh=fresh)
+
+    def _by_name(self, named: Iterable[Any], *, fresh: bool = False) -> dict[str, PersonKey]:
+        """Give the keys of persons of whom the database has told the names of their keys.
+
+        Of those that are kept in memory no more is asked.
+        """
         found: dict[str, PersonKey] = {}
         others: list[str] = []
-        for subject, name in self._among("names", subjects, fresh=fresh):
+        for subject, name in named:
             known = self._secrets.known(name)
             if known is None:
                 others.append(subject)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sqlalchemy.engine import Connection
 
-from ..ddl.backend import Backend, Batch, Image, Key, Target
+from ..ddl.backend import Backend, Batch, Image, Key, Protected, Target
 from ..errors import UnauditedWrite
 from ..model import AuditedTable, RecordedColumn
 from ..model.records import MAX_SUBJECT
 from ..privacy import keyed_digest, keys_of
 from ..privacy.encryption import PersonKey, Place, encrypted
-from .person_keys import Entries, PersonKeys
+from .person_keys import NAME, Entries, PersonKeys
 
 State: TypeAlias = dict[RecordedColumn, str | None]
 """Texts of a row's protected columns, and of those that say whose values they are."""
@@ -60,10 +60,11 @@ def protect(
     old = {image.key: backend.image_values(image) for image in batch.images}
     keys = batch.keys()
     rows: dict[Key, list[_Row]] = {}
-    for key, label, values in backend.read_protected(connection, target, keys):
-        row = _Row(label, _state(audited, backend, values), _old(audited, backend, old.get(key)))
-        rows.setdefault(key, []).append(row)
-    forms = _Forms(connection, target, [row for found in rows.values() for row in found], entries)
+    read = backend.read_protected(connection, target, keys)
+    for one in read:
+        row = _Row(one.label, _state(audited, backend, one.values), _old(audited, backend, old.get(one.key)))
+        rows.setdefault(one.key, []).append(row)
+    forms = _Forms(connection, target, [row for found in rows.values() for row in found], _named(read), entries)
     known = frozenset(keys)
     others = [row for key, found in rows.items() if key not in known for row in found]  # known by another value
     if others and not rows.keys() >= old.keys():
@@ -82,11 +83,14 @@ def protected_rows(
     connection: Connection, backend: Backend, target: Target, keys: Sequence[Key], entries: Entries
 ) -> str:
     """Give the document for rows that are recorded as they stand."""
-    rows = [
-        _Row(label, _state(target.audited, backend, values), None)
-        for _key, label, values in backend.read_protected(connection, target, keys)
-    ]
-    return _Forms(connection, target, rows, entries).document(rows)
+    read = backend.read_protected(connection, target, keys)
+    rows = [_Row(one.label, _state(target.audited, backend, one.values), None) for one in read]
+    return _Forms(connection, target, rows, _named(read), entries).document(rows)
+
+
+def _named(read: Sequence[Protected]) -> dict[str, str]:
+    """Give the names of the keys that persons have, as they were read with the rows."""
+    return {text[NAME:]: text[:NAME] for one in read for text in one.keys}
 
 
 @dataclass(slots=True)
@@ -116,7 +120,14 @@ def _old(audited: AuditedTable, backend: Backend, values: Sequence[Any] | None) 
 class _Forms:
     """What the history holds of the values of some rows."""
 
-    def __init__(self, connection: Connection, target: Target, rows: Sequence[_Row], entries: Entries) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        target: Target,
+        rows: Sequence[_Row],
+        named: Mapping[str, str],
+        entries: Entries,
+    ) -> None:
         self.audited = target.audited
         self._protected = {column: self.audited.columns.index(column) for column in self.audited.protected}
         digests = any(column.digested for column in self._protected)
@@ -132,7 +143,7 @@ class _Forms:
                 if state[column] is not None
             )
             keys = PersonKeys(connection, target.trail, target.schemas)
-            self._keys = keys.of(list(persons), entries) if persons else {}
+            self._keys = keys.of(list(persons), entries, named) if persons else {}
 
     def document(self, rows: Sequence[_Row]) -> str:
         """Give the document of some of the rows, by their labels."""

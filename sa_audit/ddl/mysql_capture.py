@@ -160,6 +160,14 @@ class MariaDBCapture(MariaDBGuards):
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"SHA2({text}, 256)" if column.masked else text
 
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Collate it like the names of persons."""
+        return f"{self._text(column, alias)} COLLATE utf8mb4_nopad_bin"
+
+    def joined(self, *texts: str) -> str:
+        """Concatenate them."""
+        return f"CONCAT({', '.join(texts)})"
+
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
         """Look it up in the document."""
         return f"JSON_VALUE(:protected, CONCAT('$.', {self.row_label(audited, alias)}, '.{member}'))"

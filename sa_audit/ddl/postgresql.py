@@ -84,6 +84,14 @@ class PostgreSQL(PostgreSQLAccess):
         texts = pg.ARRAY(sa.Text())
         return column.in_(sa.select(sa.func.unnest(sa.cast(sa.bindparam(name, type_=texts), texts))))
 
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Give its text."""
+        return self._image(column, alias)
+
+    def joined(self, *texts: str) -> str:
+        """Put bars between them."""
+        return " || ".join(texts)
+
     def insert_wrapped(
         self, connection: Connection, trail: Trail, made: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
     ) -> None:

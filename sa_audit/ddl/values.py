@@ -39,6 +39,19 @@ class Image(NamedTuple):
     values: tuple[Any, ...]
 
 
+class Protected(NamedTuple):
+    """What is read back of a row whose history holds other forms of values.
+
+    ``values`` are those of the protected columns, and of those that say whose they are, as an image has them; ``keys``
+    the names of the persons' keys, 32 characters each, with the person behind it.
+    """
+
+    key: Key
+    label: str
+    values: Sequence[Any]
+    keys: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one statement of recording writes of one table.
