@@ -19,11 +19,10 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 from sqlalchemy.sql.dml import UpdateBase
 
-from ..ddl.backend import INTERNAL, AccessRecord, Entry, backend_for
+from ..ddl.backend import INTERNAL, AccessRecord, backend_for
 from ..model.history import reading
 from .access_plan import HIDDEN, Criterion, EntityRead, Plan, plan_of, text_plan
-from .access_writing import insert_rows, write_accesses
-from .afterwards import write_durably
+from .access_writing import write_access_rows, write_accesses
 from .identity import identity_texts
 from .own_connection import writable
 from .returned import buffered_rows
@@ -230,14 +229,12 @@ def _write_rows(
     connection: Connection, entities: Sequence[EntityRead], ids: Sequence[int], shown: list[list[str]]
 ) -> None:
     """Commit the rows that a batch of a stream shows."""
-    if not any(shown):
-        return
-
-    def write(own: Connection, entry: Entry) -> None:
-        for read, access, texts in zip(entities, ids, shown, strict=True):
-            insert_rows(own, read.audited.trail, entry, access, read.table, texts)
-
-    write_durably(connection, entities[0].audited, write, relaxed=all(read.relaxed for read in entities))
+    rows = [
+        (read.audited.trail, access, read.table, texts)
+        for read, access, texts in zip(entities, ids, shown, strict=True)
+    ]
+    relaxed = all(read.relaxed for read in entities)
+    write_access_rows(connection, entities[0].audited, rows, relaxed=relaxed)
 
 
 # -- streams ------------------------------------------------------------------------------------
