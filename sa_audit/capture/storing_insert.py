@@ -38,7 +38,7 @@ def encrypt_insert(writing: Writing) -> None:
     rows = writing.job.rows or [{}]
     rows, wanted = _with_defaults(writing, rows)
     writing.job.rows = rows if writing.job.rows or any(rows) else []
-    given = [{column: writing.value(column, row) for column in wanted} for row in writing.job.rows or [{}]]
+    given = [_given(writing, wanted, row) for row in writing.job.rows or [{}]]
     if wanted:
         writing.place(_encrypted_rows(writing, given, writing.job.rows or [{}]))
 
@@ -76,13 +76,18 @@ def _default(column: sa.Column[Any]) -> Any:
         ) from error
 
 
+def _given(writing: Writing, columns: Sequence[RecordedColumn], row: Row) -> dict[RecordedColumn, Any]:
+    values = {column: writing.value(column, row) for column in columns}
+    return {column: value for column, value in values.items() if value is not MISSING}
+
+
 def _encrypted_rows(
     writing: Writing, given: Sequence[Mapping[RecordedColumn, Any]], rows: Sequence[Row]
 ) -> list[dict[RecordedColumn, Any]]:
     wanted: list[tuple[RecordedColumn, str | None, str | None]] = []
     for values, row in zip(given, rows, strict=True):
         for column, value in values.items():
-            text = writing.text(column, None if value is MISSING else value)
+            text = writing.text(column, value)
             wanted.append((column, None if text is None else _inserted_person(writing, column, row), text))
     forms = iter(writing.encrypt(wanted))
     return [{column: next(forms) for column in values} for values in given]
@@ -114,7 +119,7 @@ def _encrypt_multi_values(writing: Writing) -> None:
         values = {writing.key_of(name): value for name, value in row.items()}
         rows.append({key: _literal(value, parameters) for key, value in values.items()})
     rows, wanted = _with_defaults(writing, rows)
-    given = [{column: _checked(writing, column, row) for column in wanted} for row in rows]
+    given = [{column: _checked(writing, column, row) for column in wanted if column.source.key in row} for row in rows]
     made = _encrypted_rows(writing, given, rows)
     for row, forms in zip(rows, made, strict=True):
         row.update({column.source.key: value for column, value in forms.items()})
@@ -130,7 +135,7 @@ def _literal(value: Any, parameters: Row) -> Any:
 
 
 def _checked(writing: Writing, column: RecordedColumn, row: Row) -> Any:
-    value = row.get(column.source.key, MISSING)
+    value = row[column.source.key]
     if isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__"):
         raise UnauditedWrite(
             f"{writing.label} sets {column.name!r} to a SQL expression, and what is not known before it is written "

@@ -122,11 +122,11 @@ class Writing:
         ]
 
     def place(self, forms: Sequence[Mapping[RecordedColumn, Any]]) -> None:
-        """Put forms in the place of values: one mapping for each execution, all of the same columns."""
+        """Put forms in the place of values: one mapping for each execution."""
         rows = [dict(row) for row in self.job.rows]
         inside: dict[str, Any] = {}
         gone = set()
-        for column in forms[0]:
+        for column in dict.fromkeys(column for made in forms for column in made):
             key, name = str(column.source.key), self._parameter(column)
             if len(rows) < 2 and name == key and not (rows and (key in rows[0] or key not in self.sets)):
                 inside[key] = forms[0][column]
@@ -134,7 +134,8 @@ class Writing:
             if name == key:
                 gone.add(key)
             for row, made in zip(rows, forms, strict=True):
-                row[name] = made[column]
+                if column in made:  # else SQLAlchemy says that a row lacks it
+                    row[name] = made[column]
         self.job.rows = rows
         if inside or gone & self.sets.keys():
             self.job.element = self._setting(inside, gone)
