@@ -257,6 +257,23 @@ class RecordedStream(CursorFetchStrategy):
         self._seen = seen
         self._size = size
 
+    def also(self, seen: Callable[[Sequence[Any]], None]) -> None:
+        """Have something else done with each batch before it is handed over, too."""
+        first = self._seen
+
+        def both(rows: Sequence[Any]) -> None:
+            first(rows)
+            seen(rows)
+
+        self._seen = both
+
+    def buffered(self, result: Any) -> list[Any]:
+        """Give all rows, which the result keeps from here on instead of the stream."""
+        self._load(result, result.cursor, None)
+        rows = list(self._buffer)
+        result.cursor_strategy = FullyBufferedCursorFetchStrategy(result.cursor, initial_buffer=rows)
+        return rows
+
     def yield_per(self, result: Any, dbapi_cursor: Any, num: int) -> None:
         """Fetch so many rows at once."""
         self._size = num

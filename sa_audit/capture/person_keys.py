@@ -219,6 +219,11 @@ class PersonKeys:
             IntegrityFinding: if one is neither there nor destroyed, or is another one than was made.
             UnusableKey: if one can't be unwrapped.
         """
+        wanted = self.fetch(names)
+        return {name: self._secrets.open(name) for name in wanted}
+
+    def fetch(self, names: Collection[str]) -> list[str]:
+        """Read keys by their names, to be unwrapped when they are needed; give the names."""
         wanted = list(names)
         for start in range(0, len(wanted), CHUNK):
             self._load(self.events.c.name.in_(wanted[start : start + CHUNK]))
@@ -226,7 +231,7 @@ class PersonKeys:
         if late and not self._makes_here(()):  # made after the snapshot that this transaction reads
             with own_transaction(self.connection, self._trail) as own:
                 PersonKeys(own, self._trail, self._schemas)._load(self.events.c.name.in_(late))
-        return {name: self._secrets.open(name) for name in wanted}
+        return wanted
 
     def load(self) -> Secrets:
         """Read all keys, to be unwrapped when they are needed."""

@@ -33,7 +33,7 @@ def require_keys(audited: AuditedTable) -> None:
     Raises:
         UnusableKey: if there is none.
     """
-    if audited.protected:
+    if audited.formed:
         keys_of(audited)
         for column in audited.encrypted:
             audited.subject_of(column)
@@ -132,7 +132,8 @@ class _Forms:
         self._protected = {column: self.audited.columns.index(column) for column in self.audited.protected}
         digests = any(column.digested for column in self._protected)
         self._digest_key = keys_of(self.audited).digest_keys[0] if digests else b""
-        self._subjects = {column: self.audited.subject_of(column) for column in self.audited.encrypted}
+        encrypted_here = (column for column in self.audited.protected if column.encrypted)
+        self._subjects = {column: self.audited.subject_of(column) for column in encrypted_here}
         self._keys: dict[str, PersonKey] = {}
         if self._subjects:
             persons = dict.fromkeys(
@@ -183,15 +184,23 @@ class _Forms:
 
     def _person(self, column: RecordedColumn, state: State) -> str:
         subject = self._subjects[column]
-        person = state[subject]
-        if person is None:
-            raise UnauditedWrite(
-                f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, is "
-                "NULL: set it, or leave the value out"
-            )
-        if len(person) > MAX_SUBJECT:
-            raise UnauditedWrite(
-                f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, has "
-                f"{len(person)} characters: at most {MAX_SUBJECT} name a person"
-            )
-        return person
+        return named_person(column, subject, state[subject])
+
+
+def named_person(column: RecordedColumn, subject: RecordedColumn, person: str | None) -> str:
+    """Give whose value one of an encrypted column is.
+
+    Raises:
+        UnauditedWrite: if nobody is named, or by too many characters.
+    """
+    if person is None:
+        raise UnauditedWrite(
+            f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, is "
+            "NULL: set it, or leave the value out"
+        )
+    if len(person) > MAX_SUBJECT:
+        raise UnauditedWrite(
+            f"a value of {column.source} can't be recorded, since {subject.source}, which says whose it is, has "
+            f"{len(person)} characters: at most {MAX_SUBJECT} name a person"
+        )
+    return person

@@ -167,6 +167,9 @@ class Backend(Records, Images):
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""
 
+    streams_beside: ClassVar[bool] = False
+    """Whether a connection executes other statements while a result of it is read as a stream."""
+
     def utc_day(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Give the day of a moment of the trail, in UTC, which is what it stands in."""
         return sa.func.date(moment)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import CaptureMissing
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.names import short_name
+from ..model.stored import COMPARED
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, internal
 from .mysql_capture_text import (
@@ -191,10 +192,10 @@ class MariaDBCapture(MariaDBGuards):
                 continue
             old = self._text(column, old_row) if old_row else f"{image}{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
-            members.append(
-                f"IF(BINARY {old} <=> BINARY {self._text(column, new_row)}, '', "
-                f"CONCAT({self.json_key(column.name)}, {value}))"
-            )
+            new = self._text(column, new_row)
+            told = (f"substr({text}, 1, {COMPARED})" for text in (old, new))
+            left, right = told if column.stored and column.encrypted else (old, new)
+            members.append(f"IF(BINARY {left} <=> BINARY {right}, '', CONCAT({self.json_key(column.name)}, {value}))")
         return members
 
 

@@ -45,6 +45,7 @@ class PostgreSQL(PostgreSQLAccess):
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
     relaxed_setting = "SET synchronous_commit = off"
+    streams_beside = True
 
     # -- images --------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.stored import COMPARED
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, claim_parameters, internal, moment_parameter
 from .objects import TrailObject, dropped
@@ -171,7 +172,9 @@ class SQLiteCapture(SQLiteGuards):
                 continue
             old, new = f"{old_row}.{name}" if old_row else f"v.o{i}", f"{new_row}.{name}"
             value = "'true'" if column.masked else json_form(old)
-            same = f"{old} IS {new} COLLATE BINARY"
+            told = (f"substr({text}, 1, {COMPARED})" for text in (old, new))
+            left, right = told if column.stored and column.encrypted else (old, new)
+            same = f"{left} IS {right} COLLATE BINARY"
             if not self._has_affinity(column.source.type):
                 same += f" AND typeof({old}) = typeof({new})"
             members.append(f"CASE WHEN {same} THEN '' ELSE {self.json_key(column.name)} || {value} END")

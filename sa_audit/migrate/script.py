@@ -318,7 +318,7 @@ class Script(ABC):
     def copies(self, audited: AuditedTable, alias: str, indent: str = "    ") -> str:
         """Give the expressions of a baseline's SELECT."""
         values = [
-            self._last_form(audited, column, alias) if column.protected else f"{alias}.{self.quote(column.name)}"
+            self._last_form(audited, column, alias) if column.formed else f"{alias}.{self.quote(column.name)}"
             for column in audited.recorded
         ]
         return wrapped(["entry.id", "entry.recorded_at", "'B'", "1", *values], indent)

@@ -74,7 +74,7 @@ def unrecorded(audited: AuditedTable) -> dict[str, Marker | Held]:
             column.name: Held("Encrypt", PastEncrypted(audited, column))
             if column.encrypted
             else Held("Digest", column.shown_type)
-            for column in audited.protected
+            for column in audited.formed
         }
         known = {**masked, **held, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
@@ -160,7 +160,7 @@ def _in_state(
         return column_of(formers[column.name])
     if column.encrypted:
         return sa.type_coerce(recorded, sa.Text()) + " " + row_label(database.dialect, audited, audited.history)
-    return recorded if column.protected else database.as_live(recorded, column.source)
+    return recorded if column.formed else database.as_live(recorded, column.source)
 
 
 def _past_table(
