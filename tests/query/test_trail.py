@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_audit import Audited, CaptureMissing, ConfigurationError, InvalidMoment, NotAudited, context
 from sa_audit.query import Change, Page, history, trail, transaction
+from tests.capture.recorded import statements
 from tests.databases import Database
 
 from .models import Account, Base, Boat, Car, Engineer, Person, Plain, Player, Team, setting
@@ -328,6 +329,31 @@ def test_other_models_in_the_process(session: Session) -> None:
     assert _all(session) == entries
     assert _all(session, base=Base) == entries
     assert OtherBase.metadata.info["sa_audit.trail"].audited  # its tables are in the way of nothing
+
+
+def _declare(name: str) -> Any:
+    class Stranger(DeclarativeBase):
+        pass
+
+    class Row(Audited, Stranger):
+        __tablename__ = name
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    return Stranger
+
+
+def test_the_catalog_is_read_once(session: Session, bank: sa.Engine) -> None:
+    """However many models the process knows whose tables are elsewhere, a page takes the same statements."""
+    _fill(session)
+    page = trail(session)
+    with statements(bank) as few:
+        assert trail(session) == page
+    strangers = [_declare(f"stranger_{number}") for number in range(20)]
+    with statements(bank) as many:
+        assert trail(session) == page
+    assert len(many) == len(few)
+    assert len(strangers) == 20
 
 
 @pytest.mark.session_capture("a trigger does not know the flush")
