@@ -377,6 +377,7 @@ def test_arguments_that_are_refused(session: Session) -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"operation": "upsert"}, ConfigurationError, "'upsert': give one of insert"),
         ({"action": "paid", "operation": "insert"}, ConfigurationError, "name of an event alone"),
+        ({"actor": 5}, ConfigurationError, "actor=5: give the name of an actor"),
         ({"limit": 0}, ConfigurationError, "limit=0"),
         ({"limit": True}, ConfigurationError, "limit=True"),
         ({"identity": 1}, ConfigurationError, "needs entity"),
