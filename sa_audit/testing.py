@@ -39,17 +39,19 @@ def unguarded(engine: Engine) -> Iterator[None]:
     """
     with engine.begin() as connection:
         trails = _trails_of_tests(connection)
-        for trail, table in _present(connection, trails):
-            _execute(connection, trail, table, lift=True)
+        present = _Present(connection)
+        for trail, table in _tables_of(trails, present):
+            _execute(trail, table, present, lift=True)
     token = lifted.set((str(engine.url), frozenset(map(id, trails))))
     try:
         yield
     finally:
         lifted.reset(token)
         with engine.begin() as connection:
-            for trail, table in _present(connection, trails):
-                _execute(connection, trail, table, lift=True)
-                _execute(connection, trail, table, lift=False)
+            present = _Present(connection)
+            for trail, table in _tables_of(trails, present):
+                _execute(trail, table, present, lift=True)
+                _execute(trail, table, present, lift=False)
 
 
 def _is_test(trail: Trail) -> bool:
@@ -62,8 +64,8 @@ def _trails_of_tests(connection: Connection) -> list[Trail]:
     Raises:
         ConfigurationError: if there is none.
     """
-    known = known_trails()
-    here = [trail for trail in known if any(_stands(connection, audited.history) for audited in trail.audited.values())]
+    known, present = known_trails(), _Present(connection)
+    here = [trail for trail in known if any(present.has(audited.history) for audited in trail.audited.values())]
     noted = noted_trails(connection.dialect)
     here = [trail for trail in here if trail in noted] or here
     tests = [trail for trail in here or known if _is_test(trail)]
@@ -77,25 +79,43 @@ def _trails_of_tests(connection: Connection) -> list[Trail]:
     return tests
 
 
-def _stands(connection: Connection, table: sa.Table) -> bool:
-    schema = schemas_of(connection).get(table.schema, table.schema)
-    return sa.inspect(connection).has_table(table.name, schema=schema)
+class _Present:
+    """Which tables are in the database: the names of each schema are read once, however many are asked about."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._inspector = sa.inspect(connection)
+        self._schemas = schemas_of(connection)
+        self._names: dict[str | None, set[str]] = {}
+
+    def has(self, table: sa.Table) -> bool:
+        """Tell whether a table is there; servers differ in the case of names, and so the table itself is asked for."""
+        schema = self._schemas.get(table.schema, table.schema)
+        if schema not in self._names:
+            self._names[schema] = self._read(schema)
+        return table.name.lower() in self._names[schema] and self._inspector.has_table(table.name, schema=schema)
+
+    def _read(self, schema: str | None) -> set[str]:
+        if schema is not None and schema not in self._inspector.get_schema_names():
+            return set()
+        return {name.lower() for name in self._inspector.get_table_names(schema=schema)}
 
 
-def _present(connection: Connection, trails: list[Trail]) -> Iterator[tuple[Trail, sa.Table]]:
+def _tables_of(trails: list[Trail], present: _Present) -> Iterator[tuple[Trail, sa.Table]]:
     """Give the tables of some trails that are there, but for those that they share with a trail of no test."""
-    real = {trail for trail in noted_trails(connection.dialect) if not _is_test(trail)}
+    real = {trail for trail in noted_trails(present.connection.dialect) if not _is_test(trail)}
     shared = {table.fullname for trail in real for table in (*trail.fixed, *trail.records, *trail.secrets_tables)}
     seen: set[str] = set()
     for trail in trails:
         histories = [audited.history for audited in trail.audited.values()]
         for table in [*histories, *trail.secrets_tables, *trail.records, *trail.fixed]:
-            if table.fullname not in seen | shared and _stands(connection, table):
+            if table.fullname not in seen | shared and present.has(table):
                 seen.add(table.fullname)
                 yield trail, table
 
 
-def _execute(connection: Connection, trail: Trail, table: sa.Table, *, lift: bool) -> None:
+def _execute(trail: Trail, table: sa.Table, present: _Present, *, lift: bool) -> None:
+    connection = present.connection
     backend = backend_for(connection.dialect)
     schemas, default = schemas_of(connection), connection.dialect.default_schema_name
     if lift:
@@ -103,6 +123,6 @@ def _execute(connection: Connection, trail: Trail, table: sa.Table, *, lift: boo
     else:
         run(connection, backend.guards(table, trail, schemas, default))
     audited = table.info.get(AUDITED)
-    if isinstance(audited, AuditedTable) and audited.by_trigger and _stands(connection, audited.table):
+    if isinstance(audited, AuditedTable) and audited.by_trigger and present.has(audited.table):
         fixtures = [entry for entry in backend.capture(audited, schemas, default) if entry.fixture]
         run(connection, dropped(fixtures) if lift else replacing(fixtures))

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests import databases, servers
 from tests.captures import captured_by, default_capture
 from tests.databases import CAPABILITIES, Database, Server
+from tests.standing import Tables, stand
 
 _run_directory = pytest.StashKey[Path | None]()
 
@@ -85,8 +86,28 @@ def database(
             raise pytest.UsageError(f"unknown capability {capability!r}; there are: {', '.join(CAPABILITIES)}")
         if capability not in found.capabilities:
             pytest.skip(f"{name} has no {CAPABILITIES[capability]}")
-    found.renew()
+    if "tables" not in request.fixturenames:
+        found.renew()
     return found
+
+
+@pytest.fixture
+def tables(database: Database, capture: str) -> Iterator[Tables]:
+    """Return a function with which a fixture makes a module's tables in the empty database, before all else.
+
+    It does what `create_all()` does, which it calls the first time; from then on the worker has a copy of the database
+    where that is faster. It is for tests of what is recorded, not of how its tables come to be.
+    """
+    called = False
+
+    def make(engine: sa.Engine, metadata: sa.MetaData) -> None:
+        nonlocal called
+        assert not called, "the tables of one MetaData only"
+        called = True
+        stand(database, engine, metadata)
+
+    yield make
+    assert called, "the database was not emptied, since the fixture `tables` was asked for and not called"
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,10 @@ class Database:
         role_prefix: how the names of the roles that the test makes must begin, to be dropped after it.
         other_schema: name of a second schema, which the `other_schema` fixture creates; None without schemas.
         renew: empties the database again, ending every connection to it.
+        keep: keeps a copy of the database as it is under a name, ending every connection to it; None where copying
+            it takes longer than making its tables.
+        recall: makes the database what it was when it was kept under a name, ending every connection to it; gives
+            False, and does nothing, where it never was.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Database:
     role_prefix: str
     other_schema: str | None
     renew: Callable[[], None] = field(repr=False)
+    keep: Callable[[str], None] | None = field(repr=False, default=None)
+    recall: Callable[[str], bool] = field(repr=False, default=lambda name: False)
 
 
 class Server(Protocol):
@@ -127,6 +133,16 @@ def sqlite_database(directory: Path) -> Database:
         for suffix in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
+    def keep(name: str) -> None:
+        _kept_files[name] = path.read_bytes()
+
+    def recall(name: str) -> bool:
+        if name not in _kept_files:
+            return False
+        renew()
+        path.write_bytes(_kept_files[name])
+        return True
+
     return Database(
         name="sqlite",
         dialect="sqlite",
@@ -137,7 +153,13 @@ def sqlite_database(directory: Path) -> Database:
         role_prefix="",
         other_schema=None,
         renew=renew,
+        keep=keep,
+        recall=recall,
     )
+
+
+_kept_files: dict[str, bytes] = {}
+"""SQLite's databases that this worker keeps, by their names."""
 
 
 def _given(kind: str) -> list[str]:
@@ -200,13 +222,16 @@ class PostgreSQL:
                 row = connection.execute(
                     "SELECT current_setting('server_version_num')::int,"
                     " current_setting('max_prepared_transactions')::int,"
-                    " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+                    " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),"
+                    " current_setting('fsync')::bool"
                 ).fetchone()
         except psycopg.OperationalError as error:
             raise Unavailable(f"no PostgreSQL answers at {self._url!r}: {error}") from error
         assert row is not None
         self.version: tuple[int, ...] = (row[0] // 10000, row[0] % 10000)
         self._prepared, self._superuser = row[1] > 0, row[2]
+        self._copies_files = self.version >= (15,) and not row[3]  # faster, if the files need not be made durable
+        self._kept: dict[tuple[str, str], str] = {}
 
     def database(self, name: str, worker: str) -> Database:
         """Describe the worker's database."""
@@ -225,10 +250,18 @@ class PostgreSQL:
             role_prefix=f"{worker}_",
             other_schema="other",
             renew=partial(self._renew, worker),
+            keep=partial(self._keep, worker),
+            recall=partial(self._recall, worker),
         )
 
     def close(self, worker: str) -> None:
-        """Drop the worker's database and its roles."""
+        """Drop the worker's databases and its roles."""
+        self._clear(worker)
+        with self._connect(None) as connection:
+            for key in [key for key in self._kept if key[0] == worker]:
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(self._kept.pop(key))))
+
+    def _clear(self, worker: str) -> None:
         with self._connect(None) as connection:
             prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [worker]).fetchall()
             if prepared:
@@ -252,10 +285,29 @@ class PostgreSQL:
         except psycopg.OperationalError as error:
             if error.sqlstate not in (None, "3D000"):  # the database does not exist (before authentication: no code)
                 raise
-        self.close(worker)
+        self._clear(worker)
         with self._connect(None) as connection:
             create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(sql.Identifier(worker))
             connection.execute(create)
+
+    def _keep(self, worker: str, name: str) -> None:
+        copy = f"{worker}_kept_{len(self._kept)}"
+        with self._connect(worker) as connection:
+            connection.execute(_END_CONNECTIONS)
+        self._copy(worker, copy)
+        self._kept[worker, name] = copy
+
+    def _recall(self, worker: str, name: str) -> bool:
+        if (worker, name) not in self._kept:
+            return False
+        self._clear(worker)
+        self._copy(self._kept[worker, name], worker)
+        return True
+
+    def _copy(self, original: str, copy: str) -> None:
+        statement = "CREATE DATABASE {} TEMPLATE {}" + (" STRATEGY FILE_COPY" if self._copies_files else "")
+        with self._connect(None) as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(copy), sql.Identifier(original)))
 
     def _connect(self, database: str | None) -> psycopg.Connection[tuple[Any, ...]]:
         url = self._url.set(drivername="postgresql", database=database or self._url.database)

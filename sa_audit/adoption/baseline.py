@@ -133,6 +133,25 @@ def _check(engine: Engine, audited: AuditedTable, actor: str | None) -> None:
                 f"the database has no history of {audited.table.fullname}: it lacks {audited.history.fullname}; "
                 "run the migration first"
             )
+        _check_forms(connection, audited)
+
+
+def _check_forms(connection: Connection, audited: AuditedTable) -> None:
+    """Refuse rows that hold values in the clear where the table itself shall hold the form of the history.
+
+    Raises:
+        ConfigurationError: naming a column.
+    """
+    for column in audited.stored:
+        value = sa.type_coerce(column.source, sa.Text())
+        form = "aes-256-gcm:%" if column.encrypted else "hmac-sha256:%"
+        clear = sa.select(sa.literal(1)).where(value.is_not(None), value.not_like(form)).limit(1)
+        if internal(connection, clear).first() is not None:
+            raise ConfigurationError(
+                f"column {column.source} has the policy {column.policy!r} and holds values in the clear: with trigger "
+                "capture they would be copied into the history as they are; make a new column with the policy, and "
+                "copy the values over through the application's models"
+            )
 
 
 class _Run:

@@ -93,9 +93,9 @@ def import_continuum(
         raise ConfigurationError(f"transactions={transactions!r}: give their number in a batch, from 1 on")
     by_trail: dict[Trail, list[AuditedTable]] = {}
     for audited in tables:
-        if audited.protected:
+        if audited.formed:
             raise ConfigurationError(
-                f"column {audited.protected[0].source} has the policy {audited.protected[0].policy!r}, and the import "
+                f"column {audited.formed[0].source} has the policy {audited.formed[0].policy!r}, and the import "
                 "copies versions inside the database, which must not have the key: import before the policy is "
                 "declared, or leave this table out and give it a baseline"
             )

@@ -3,8 +3,8 @@
 Imports model and ddl.
 """
 
-from . import access, listeners, readers
+from . import access, listeners, readers, revealing
 from .context import Context, context, current_context
 from .events import record
 
-__all__ = ["Context", "access", "context", "current_context", "listeners", "readers", "record"]
+__all__ = ["Context", "access", "context", "current_context", "listeners", "readers", "record", "revealing"]

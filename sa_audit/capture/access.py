@@ -19,17 +19,18 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 from sqlalchemy.sql.dml import UpdateBase
 
-from ..ddl.backend import INTERNAL, AccessRecord, Entry, backend_for
+from ..ddl.backend import INTERNAL, AccessRecord, backend_for
 from ..model.history import reading
 from .access_plan import HIDDEN, Criterion, EntityRead, Plan, plan_of, text_plan
-from .access_writing import insert_rows, write_accesses
-from .afterwards import write_durably
-from .identity import identity_texts
+from .access_writing import write_access_rows, write_accesses
+from .identity import identity_texts, root_of
 from .own_connection import writable
 from .returned import buffered_rows
+from .same_table import holds_history
 
 _PLAN: Final = "_sa_audit_reads"
 _RETURNING: Final = "sa_audit.returning"
+_LOADING: Final = "_sa_orm_load_options"
 BATCH: Final = 500
 """Rows of a stream that are fetched, and recorded, at once, where ``yield_per`` does not say."""
 
@@ -95,7 +96,7 @@ def _after_cursor_execute(
     if plan is not None:
         rows = cursor.fetchall()
         context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, rows)
-        values = [{**_values(read, plan, context, False), "row_count": len(rows)} for read in plan.entities]
+        values = [{**_values(read, plan, context, False, False), "row_count": len(rows)} for read in plan.entities]
         _write(connection, plan.entities, values, [[] for _read in plan.entities])
 
 
@@ -111,10 +112,15 @@ def _plan(compiled: Any) -> Plan | None:
 
 def _record(connection: Connection, plan: Plan, result: Any, options: Any) -> None:
     context = result.context
+    plan = _certain(connection, plan, result)
+    if not plan.entities:
+        return
     streamed = context._is_server_side or options.get("stream_results") or options.get("yield_per")
-    streamed = streamed and backend_for(connection.dialect).reads_while_others_write and not context.is_crud
-    keys = [_keys(read, result) for read in plan.entities]
-    values = [_values(read, plan, context, bool(streamed)) for read in plan.entities]
+    whole = context.is_crud or any(read.by_name for read in plan.entities)
+    streamed = streamed and backend_for(connection.dialect).reads_while_others_write and not whole
+    refreshed = _refreshed(options)
+    keys = [_keys(read, result) if read.places else _known(refreshed.get(read.table)) for read in plan.entities]
+    values = [_values(read, plan, context, bool(streamed), read.table in refreshed) for read in plan.entities]
     if not streamed:
         rows = buffered_rows(result)
         shown = [key(rows) for key in keys]
@@ -129,16 +135,43 @@ def _record(connection: Connection, plan: Plan, result: Any, options: Any) -> No
     result.cursor_strategy = RecordedStream(result.cursor_strategy, seen, size)
 
 
-def _values(read: EntityRead, plan: Plan, context: Any, streamed: bool) -> dict[str, Any]:
+def _certain(connection: Connection, plan: Plan, result: Any) -> Plan:
+    """Leave out what only has the name of a table with ``reads``: where the database does not hold that one's history.
+
+    The rows are read before the database is asked, which has room for one open result at a time.
+    """
+    if not any(read.by_name for read in plan.entities):
+        return plan
+    buffered_rows(result)
+    entities = [read for read in plan.entities if not read.by_name or holds_history(connection, read.audited)]
+    return Plan(tuple(entities), plan.criteria)
+
+
+def _refreshed(options: Any) -> dict[str, list[str]]:
+    """Give the key of the object whose further columns are loaded, by its table: such a statement need not show it."""
+    state = getattr(options.get(_LOADING), "_refresh_state", None)
+    if state is None or state.key is None:
+        return {}
+    root: Any = root_of(state.mapper)
+    return {root.local_table.fullname: identity_texts(tuple(root.primary_key), [state.key[1]])}
+
+
+def _known(texts: list[str] | None) -> Callable[[Sequence[Any]], list[str]]:
+    """Give the function from rows, if there are any, to keys that are known without them."""
+    return lambda rows: list(texts or ()) if rows else []
+
+
+def _values(read: EntityRead, plan: Plan, context: Any, streamed: bool, refreshed: bool) -> dict[str, Any]:
     """Give the row of ``audit_access`` of a statement, but for the number of rows."""
     statement = context.statement if isinstance(context.statement, str) else str(context.statement)
-    known = ("streamed" if streamed else "known") if read.places else "none"
+    identified = bool(read.places) or refreshed
+    known = ("streamed" if streamed else "known") if identified else "none"
     return {
         "entity": read.entity,
         "table_name": read.table,
         "columns": list(read.columns) or None,
         "statement": "sha256:" + hashlib.sha256(statement.encode()).hexdigest(),
-        "criteria": None if read.places else _criteria(plan.criteria, context),
+        "criteria": None if identified else _criteria(plan.criteria, context),
         "identities": known,
         "row_count": None,
     }
@@ -177,8 +210,6 @@ def _plain(value: Any) -> Any:
 
 def _processors(read: EntityRead, result: Any) -> list[list[tuple[int, Any]]]:
     """Give the positions of the keys with what makes Python values of what the driver gives there."""
-    if not read.places:
-        return []
     entries = result.context.compiled._result_columns
     description = result.cursor.description if result.cursor is not None else None
     dialect = result.context.dialect
@@ -230,14 +261,12 @@ def _write_rows(
     connection: Connection, entities: Sequence[EntityRead], ids: Sequence[int], shown: list[list[str]]
 ) -> None:
     """Commit the rows that a batch of a stream shows."""
-    if not any(shown):
-        return
-
-    def write(own: Connection, entry: Entry) -> None:
-        for read, access, texts in zip(entities, ids, shown, strict=True):
-            insert_rows(own, read.audited.trail, entry, access, read.table, texts)
-
-    write_durably(connection, entities[0].audited, write, relaxed=all(read.relaxed for read in entities))
+    rows = [
+        (read.audited.trail, access, read.table, texts)
+        for read, access, texts in zip(entities, ids, shown, strict=True)
+    ]
+    relaxed = all(read.relaxed for read in entities)
+    write_access_rows(connection, entities[0].audited, rows, relaxed=relaxed)
 
 
 # -- streams ------------------------------------------------------------------------------------
@@ -259,6 +288,23 @@ class RecordedStream(CursorFetchStrategy):
         self._buffer: deque[Any] = deque()
         self._seen = seen
         self._size = size
+
+    def also(self, seen: Callable[[Sequence[Any]], None]) -> None:
+        """Have something else done with each batch before it is handed over, too."""
+        first = self._seen
+
+        def both(rows: Sequence[Any]) -> None:
+            first(rows)
+            seen(rows)
+
+        self._seen = both
+
+    def buffered(self, result: Any) -> list[Any]:
+        """Give all rows, which the result keeps from here on instead of the stream."""
+        self._load(result, result.cursor, None)
+        rows = list(self._buffer)
+        result.cursor_strategy = FullyBufferedCursorFetchStrategy(result.cursor, initial_buffer=rows)
+        return rows
 
     def yield_per(self, result: Any, dbapi_cursor: Any, num: int) -> None:
         """Fetch so many rows at once."""

@@ -2,7 +2,7 @@
 
 A result column is followed through aliases, subqueries and CTEs to the table column that it comes from; where all
 columns of a key come from one FROM, the rows of the result name the rows that they show.
-Imports model, ddl, and of capture the text of keys.
+Imports model, ddl, and of capture the text of keys and what tells tables of one name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, TextClause
 
 from ..ddl.backend import speaks_for
-from ..model.history import AUDITED, AuditedTable, Trail
+from ..model.history import AUDITED, AuditedTable, Trail, is_trail_table
 from ..model.policy import policy_of
 from .identity import root_of
+from .same_table import same_schema
 
 _MEMO: Final = "reads"
 HIDDEN: Final = "(hidden)"
@@ -49,6 +50,7 @@ class EntityRead:
         columns: the attributes that are in the result.
         places: for each FROM that shows whole keys, the positions of their values in a row of the result.
         processors: for each of these positions, what makes a Python value of a raw one, once that is known.
+        by_name: whether the statement has another object of the table's name, which may be another database's table.
     """
 
     audited: AuditedTable
@@ -58,6 +60,7 @@ class EntityRead:
     columns: dict[str, None] = field(default_factory=dict)
     places: list[tuple[int, ...]] = field(default_factory=list)
     processors: list[list[tuple[int, Any]]] | None = None
+    by_name: bool = False
 
     @property
     def relaxed(self) -> bool:
@@ -86,13 +89,17 @@ def plan_of(compiled: Any, trails: Iterable[Trail]) -> Plan | None:
     elements = list(_elements(statement))
     found: dict[str, EntityRead] = {}
     for element in elements:
-        if isinstance(element, sa.Table):
+        if isinstance(element, sa.TableClause):
             _touch(found, element)
+            _touch_namesakes(found, element, trails, compiled.dialect)
         elif isinstance(element, TextClause):
             for table in tables_in_text(element.text, trails, compiled.dialect):
                 _touch(found, table)
     _follow_columns(found, compiled._result_columns or ())
-    return Plan(tuple(found.values()), tuple(_criteria(elements))) if found else None
+    if not found:
+        return None
+    named = any(read.by_name for read in found.values())  # another object's columns don't say their policies
+    return Plan(tuple(found.values()), () if named else tuple(_criteria(elements)))
 
 
 def text_plan(sql: str, trails: Iterable[Trail], dialect: sa.Dialect) -> Plan | None:
@@ -137,6 +144,20 @@ def _touch(found: dict[str, EntityRead], table: Any) -> EntityRead | None:
         return None
     entity, name, key = identified_by(audited)
     return found.setdefault(name, EntityRead(audited, entity, name, key))
+
+
+def _touch_namesakes(found: dict[str, EntityRead], table: Any, trails: Iterable[Trail], dialect: sa.Dialect) -> None:
+    """Touch what a lightweight ``table()``, or a ``Table`` of another MetaData, may stand for."""
+    if isinstance(table, sa.Table) and (is_trail_table(table) or AUDITED in table.info):
+        return
+    for trail in trails:
+        for audited in trail.audited.values():
+            for own in (audited.table, audited.history) if audited.options.reads else ():
+                if own.name == table.name and same_schema(dialect, own.schema, table.schema):
+                    known = len(found)
+                    read = _touch(found, own)
+                    if read is not None and len(found) > known:
+                        read.by_name = True
 
 
 def _read_audited(table: Any) -> AuditedTable | None:

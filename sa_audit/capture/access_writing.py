@@ -6,6 +6,7 @@ Imports model, ddl, and of capture the context, what writes durably, and the con
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +19,8 @@ from .context_policy import claims_of
 from .failing import missing_tables_named
 from .own_connection import execute_at_once, record_engine
 from .recording import target_of
+
+ShownRows: TypeAlias = tuple[Trail, int, str, Sequence[str]]
 
 
 def write_accesses(
@@ -66,6 +69,26 @@ def _write_at_once(engine: Engine, target: Target, accesses: Sequence[AccessReco
             raise
         with engine.connect() as own, missing_tables_named(own, target):
             raise
+
+
+def write_access_rows(
+    connection: Connection, audited: AuditedTable, shown: Sequence[ShownRows], *, relaxed: bool
+) -> None:
+    """Commit further rows that reads have shown, whose entries are committed.
+
+    Args:
+        connection: the session's.
+        audited: as in :func:`write_accesses`.
+        shown: of each read its trail, its id, the full name of the table, and the keys of the rows as texts.
+        relaxed: as in :func:`write_accesses`.
+    """
+
+    def write(own: Connection, entry: Entry) -> None:
+        for trail, access, table, texts in shown:
+            insert_rows(own, trail, entry, access, table, texts)
+
+    if any(texts for _trail, _access, _table, texts in shown):
+        write_durably(connection, audited, write, relaxed=relaxed)
 
 
 def insert_rows(own: Connection, trail: Trail, entry: Entry, access: int, table: str, texts: Sequence[str]) -> None:

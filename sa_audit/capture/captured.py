@@ -82,7 +82,7 @@ def require_named(connection: Connection, table: Any) -> None:
     """
     name, schema = getattr(table, "name", None), getattr(table, "schema", None)
     for audited in _captured():
-        if audited.table.name == name and same_schema(connection, audited.table.schema, schema):
+        if audited.table.name == name and same_schema(connection.dialect, audited.table.schema, schema):
             _require_here(connection, audited)
 
 

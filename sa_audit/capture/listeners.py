@@ -31,6 +31,7 @@ from .keys import links_by_key
 from .recording import begin_operation, present_recording, recording_on
 from .returned import is_returned
 from .same_table import holds_history, refuse_other_name
+from .storing import encrypt_values
 from .text import refused_tables, written_tables
 from .upserts import updates, upsert_clauses
 
@@ -73,7 +74,11 @@ def _before_execute(
     if audited.by_trigger:
         with fail_closed(connection):
             by_trigger.admit_write(connection, audited, options)
-        return _begin_parent(connection, element, write, rows, options), multiparams, params
+            stored, rows = encrypt_values(connection, audited, write, rows, options)
+        if stored is not write:
+            element, write = (stored if element is write else _selecting(element, stored)), stored
+        element = _begin_parent(connection, element, write, rows, options)
+        return element, (rows if len(rows) > 1 else []), (rows[0] if len(rows) == 1 else {})
     flush = unit_of_work.current_flush()
     if flush is not None and "compiled_cache" not in options and not _removes_links(audited, element, rows):
         flush = None
@@ -119,12 +124,18 @@ def _written(element: Any) -> Any:
     return element if isinstance(element, UpdateBase) else None
 
 
+def _selecting(element: Any, write: UpdateBase) -> Any:
+    """Give what selects an ORM entity from a statement, from another one."""
+    executed = element._generate()
+    executed.element = write
+    return executed
+
+
 def _replace(element: Any, write: UpdateBase, statement: dml.Statement) -> Any:
     """Give what is executed in place of a statement, and wait for its end."""
     executed = statement.element
     if write is not element:
-        executed = element._generate()
-        executed.element = statement.element
+        executed = _selecting(element, statement.element)
     statement.recording.pending.append((executed, statement))
     return executed
 

@@ -6,7 +6,7 @@ Imports model, ddl, privacy, errors, and of capture the connection of its own.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from .own_connection import is_deadlock, is_own, own_transaction
 CREATED: Final = "created"
 DESTROYED: Final = "destroyed"
 CHUNK: Final = 500
+NAME: Final = 32
+"""Characters of the name of a key."""
 _TOUCHED: Final = "sa_audit.persons"
 _TRIES: Final = 5
 
@@ -91,7 +93,9 @@ class PersonKeys:
         self._trail, self._schemas = trail, schemas
         self._secrets = secrets_of(trail)
 
-    def of(self, subjects: Collection[str], entries: Entries) -> dict[str, PersonKey]:
+    def of(
+        self, subjects: Collection[str], entries: Entries, named: Mapping[str, str] | None = None
+    ) -> dict[str, PersonKey]:
         """Give the keys of persons, made now for those that have none.
 
         They are made on a connection of the trail's own and committed at once, so that no transaction waits for
@@ -101,11 +105,14 @@ class PersonKeys:
         Args:
             subjects: the persons, of at most :data:`MAX_SUBJECT` characters each.
             entries: gives the entry under which a new key is recorded.
+            named: the names of keys, by persons, as far as the database has just told them.
 
         Raises:
             UnusableKey: if there is no key of a person after it was made.
         """
-        found = self._by_subject(subjects)
+        told = named or {}
+        found = self._by_name((subject, told[subject]) for subject in subjects if subject in told)
+        found |= self._by_subject([subject for subject in subjects if subject not in found])
         missing = sorted(subject for subject in subjects if subject not in found)
         if missing:
             found |= self._make(missing, entries)
@@ -118,16 +125,36 @@ class PersonKeys:
         return found
 
     def _by_subject(self, subjects: Collection[str], *, fresh: bool = False) -> dict[str, PersonKey]:
+        return self._by_name(self._among("names", subjects, fresh=fresh), fresh=fresh)
+
+    def _by_name(self, named: Iterable[Any], *, fresh: bool = False) -> dict[str, PersonKey]:
+        """Give the keys of persons of whom the database has told the names of their keys.
+
+        Of those that are kept in memory no more is asked.
+        """
         found: dict[str, PersonKey] = {}
+        others: list[str] = []
+        for subject, name in named:
+            known = self._secrets.known(name)
+            if known is None:
+                others.append(subject)
+            else:
+                found[subject] = known
+        for name, subject, wrapped, by, commitment in self._among("wrapped", others, fresh=fresh):
+            found[subject] = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))
+        return found
+
+    def _among(self, what: str, subjects: Collection[str], *, fresh: bool) -> Iterator[Any]:
+        """Look up, a chunk at a time, the keys of persons: their ``names``, or all that is kept ``wrapped``."""
+        backend, memo = backend_for(self.connection.dialect), self._trail.memo
+        query = memo.get((what, backend, fresh))
+        if query is None:
+            query = sa.select(self.keys.c.subject, self.keys.c.name) if what == "names" else self._wrapped()
+            query = query.where(backend.among(self.keys.c.subject, "subjects"))
+            query = memo[what, backend, fresh] = backend.current(query) if fresh else query
         wanted = list(subjects)
         for start in range(0, len(wanted), CHUNK):
-            among = self.keys.c.subject.in_(wanted[start : start + CHUNK])
-            query = self._wrapped().where(among)
-            if fresh:
-                query = backend_for(self.connection.dialect).current(query)
-            for name, subject, wrapped, by, commitment in self._execute(query):
-                found[subject] = self._secrets.unwrapped(Wrapped(name, subject, wrapped, by, commitment))
-        return found
+            yield from self._execute(query, {"subjects": wanted[start : start + CHUNK]}).all()
 
     def _wrapped(self) -> sa.Select[Any]:
         keys, events = self.keys, self.events
@@ -178,14 +205,11 @@ class PersonKeys:
         """Give the keys that the database has now, and keep those in memory that are the ones made here."""
         found: dict[str, PersonKey] = {}
         others = []
-        for start in range(0, len(made), CHUNK):
-            among = self.keys.c.subject.in_(list(made)[start : start + CHUNK])
-            query = backend_for(self.connection.dialect).current(sa.select(self.keys.c.subject, self.keys.c.name))
-            for subject, name in self._execute(query.where(among)):
-                if subject in made and made[subject].name == name:
-                    found[subject] = self._secrets.keep(made[subject])
-                else:
-                    others.append(subject)
+        for subject, name in self._among("names", made, fresh=True):
+            if subject in made and made[subject].name == name:
+                found[subject] = self._secrets.keep(made[subject])
+            else:
+                others.append(subject)
         return found | self._by_subject(others, fresh=True)
 
     def named(self, names: Collection[str]) -> dict[str, PersonKey | None]:
@@ -195,6 +219,11 @@ class PersonKeys:
             IntegrityFinding: if one is neither there nor destroyed, or is another one than was made.
             UnusableKey: if one can't be unwrapped.
         """
+        wanted = self.fetch(names)
+        return {name: self._secrets.open(name) for name in wanted}
+
+    def fetch(self, names: Collection[str]) -> list[str]:
+        """Read keys by their names, to be unwrapped when they are needed; give the names."""
         wanted = list(names)
         for start in range(0, len(wanted), CHUNK):
             self._load(self.events.c.name.in_(wanted[start : start + CHUNK]))
@@ -202,7 +231,7 @@ class PersonKeys:
         if late and not self._makes_here(()):  # made after the snapshot that this transaction reads
             with own_transaction(self.connection, self._trail) as own:
                 PersonKeys(own, self._trail, self._schemas)._load(self.events.c.name.in_(late))
-        return {name: self._secrets.open(name) for name in wanted}
+        return wanted
 
     def load(self) -> Secrets:
         """Read all keys, to be unwrapped when they are needed."""

@@ -22,7 +22,10 @@ READER: Final = "sa_audit.reader"
 
 
 class Watched(IdentityMap):
-    """What makes an identity map have a look at the actor before it gives an object."""
+    """What makes an identity map have a look at the actor before it gives an object.
+
+    A key that it does not have needs no look: there is nothing to give, and a query that loads many asks for each.
+    """
 
     watched: weakref.ref[Session]
     seen: Context | None = None
@@ -30,11 +33,15 @@ class Watched(IdentityMap):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Give the object of a key."""
+        if key not in self._dict:
+            return default
         self._look()
         return super().get(key, default)
 
     def fast_get_state(self, key: Any) -> Any:
         """Give the state of a key."""
+        if key not in self._dict:
+            return None
         self._look()
         return super().fast_get_state(key)
 

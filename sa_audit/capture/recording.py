@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -293,27 +293,15 @@ def write(connection: Connection, recording: Recording, target: Target, batch: B
     with missing_tables_named(connection, target):
         if batch.deleted:
             lock_table(connection, recording, target)
-        for part in _parts(batch, recording.backend.protected_chunk if target.audited.protected else CHUNK):
-            others += _write_part(connection, recording, target, part, flush)
+        entries = entries_of(connection, recording, target)
+        for part in batch.parts(CHUNK):
+            for protected in protect(connection, recording.backend, target, part, entries):
+                others += _write_part(connection, recording, target, protected, flush)
     return others
-
-
-def _parts(batch: Batch, chunk: int) -> Iterator[Batch]:
-    size = max(len(batch.inserted), len(batch.images), len(batch.deleted))
-    if 0 < size <= chunk:
-        yield batch
-        return
-    for start in range(0, len(batch.deleted), chunk):
-        yield Batch(deleted=batch.deleted[start : start + chunk])
-    for start in range(0, len(batch.inserted), chunk):
-        yield Batch(inserted=batch.inserted[start : start + chunk])
-    for start in range(0, len(batch.images), chunk):
-        yield Batch(images=batch.images[start : start + chunk])
 
 
 def _write_part(connection: Connection, recording: Recording, target: Target, batch: Batch, flush: int) -> int:
     place, context = place_of(connection, target), current_context()
-    batch = protect(connection, recording.backend, target, batch, entries_of(connection, recording, target))
     entry = recording.find(place, context)
     claims = claims_of(NOBODY) if entry is not None else claims_here(connection, recording, target, context)
     first = recording.first(place) or _told_first(connection, recording, target)

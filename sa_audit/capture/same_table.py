@@ -30,7 +30,7 @@ def refuse_other_name(connection: Connection, table: Any) -> None:
     schema = getattr(table, "schema", None)
     for trail in known_trails():
         for audited in list(trail.audited.values()):
-            if audited.table.name != name or not same_schema(connection, audited.table.schema, schema):
+            if audited.table.name != name or not same_schema(connection.dialect, audited.table.schema, schema):
                 continue
             if audited.table is not table and not audited.by_trigger and holds_history(connection, audited):
                 raise UnauditedWrite(
@@ -39,9 +39,9 @@ def refuse_other_name(connection: Connection, table: Any) -> None:
                 )
 
 
-def same_schema(connection: Connection, one: str | None, other: str | None) -> bool:
+def same_schema(dialect: sa.Dialect, one: str | None, other: str | None) -> bool:
     """Tell whether two names, None being the default, mean one schema."""
-    default = connection.dialect.default_schema_name
+    default = dialect.default_schema_name
     return (one or default) == (other or default)
 
 

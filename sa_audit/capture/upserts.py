@@ -131,7 +131,7 @@ def _set_columns(statement: Statement, clauses: Sequence[Any]) -> set[str]:
     for clause in clauses:
         values = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
         for name, value in values.items() if hasattr(values, "items") else values:
-            column = audited.table.c.get(_key_of(name, audited.table, mapper))
+            column = audited.table.c.get(key_of(name, audited.table, mapper))
             if column is None or getattr(value, "_deannotate", lambda: None)() is column:
                 continue
             if column in audited.key:
@@ -149,9 +149,7 @@ def given_rows(statement: Statement) -> list[dict[str, Any]]:
     mapper = element._propagate_attrs.get("plugin_subject")
 
     def keyed(row: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-        return {
-            _key_of(name, statement.audited.table, mapper): _plain(value, parameters) for name, value in row.items()
-        }
+        return {key_of(name, statement.audited.table, mapper): _plain(value, parameters) for name, value in row.items()}
 
     if element._multi_values:
         return [
@@ -172,7 +170,8 @@ def _plain(value: Any, parameters: dict[str, Any]) -> Any:
     return parameters.get(value.key, value.effective_value)
 
 
-def _key_of(name: Any, table: sa.Table, mapper: Any) -> str:
+def key_of(name: Any, table: sa.Table, mapper: Any) -> str:
+    """Give the key of the column that a name in a statement means."""
     if isinstance(name, str) and mapper is not None:
         attribute = sa.inspect(mapper).mapper.column_attrs.get(name)
         if attribute is not None:

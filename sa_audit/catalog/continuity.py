@@ -86,13 +86,13 @@ class ContinuityDatabase(ABC):
         )
 
     def _before_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
-        if not column.protected:
+        if not column.formed:
             return self.before_differs(audited, column)
         there, before = self.member(column)
         return f"({there} AND {self._forms_differ(column, before)})"
 
     def _value_differs(self, audited: AuditedTable, column: RecordedColumn) -> str:
-        if not column.protected:
+        if not column.formed:
             return self.value_differs(audited, column)
         return self._forms_differ(column, f"h.{self.spelling.quote(column.name)}")
 

@@ -240,7 +240,8 @@ _RELATIONS: Final = _in_schemas(
 
 _TRIGGERS: Final = _in_schemas(
     "SELECT n.nspname AS schema, c.relname AS table_name, t.tgname AS name, CAST(t.tgtype AS integer) AS code,"
-    " CAST(t.tgenabled AS text) AS enabled, CAST(t.tgnewtable AS text) AS new_table,"
+    " CASE WHEN c.relhastriggers THEN CAST(t.tgenabled AS text) ELSE 'D' END AS enabled,"
+    " CAST(t.tgnewtable AS text) AS new_table,"
     " f.nspname AS function_schema, p.proname AS function, CAST(t.xmin AS text) AS mark,"
     " CAST(t.tgattr AS text) AS columns, CASE WHEN t.tgqual IS NOT NULL THEN pg_get_triggerdef(t.oid) END AS whole"
     " FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
@@ -271,7 +272,8 @@ _ODD: Final = sa.text(
     " ON i.inhrelid = c.oid"
     " UNION ALL SELECT 'unguarded-partition', c.schema, c.name, CAST(p.relid AS text) FROM c"
     " CROSS JOIN LATERAL pg_partition_tree(c.oid) AS p WHERE c.relkind = 'p' AND p.level > 0 AND p.isleaf AND ("
-    "SELECT count(*) FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgenabled = 'A'"
+    "SELECT count(*) FROM pg_trigger AS t JOIN pg_class AS o ON o.oid = t.tgrelid AND o.relhastriggers"
+    " WHERE t.tgrelid = p.relid AND t.tgenabled = 'A'"
     " AND t.tgname IN ('sa_audit_guard_row', 'sa_audit_guard_truncate')) < 2"
     " UNION ALL SELECT 'shadowing-table', n.nspname, s.relname, CASE WHEN EXISTS (SELECT FROM pg_trigger AS t"
     " WHERE t.tgrelid = s.oid AND t.tgname = 'sa_audit_guard_row') THEN 'a guarded table' ELSE 'table' END"
@@ -290,7 +292,8 @@ _UNCAPTURED: Final = sa.text(
     " SELECT 'uncaptured-partition' AS kind, c.schema, c.name, CAST(CAST(b.oid AS regclass) AS text) AS what FROM c"
     " JOIN below AS b ON b.top = c.oid JOIN pg_class AS p ON p.oid = b.oid AND p.relkind <> 'p'"
     " WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.oid AND t.tgfoid = c.tgfoid"
-    f" AND t.tgname = '{ROW_TRIGGER}' AND t.tgenabled = 'A' AND t.tgtype = 29 AND t.tgqual IS NULL)"
+    f" AND t.tgname = '{ROW_TRIGGER}' AND t.tgenabled = 'A' AND t.tgtype = 29 AND t.tgqual IS NULL"
+    " AND p.relhastriggers)"
 ).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text())), sa.bindparam("names", type_=sa.ARRAY(sa.Text())))
 
 _PLACES: Final = " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"

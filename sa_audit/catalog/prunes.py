@@ -6,7 +6,7 @@ The sealer and whoever prunes ask the same questions, each for itself.  Imports 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ DONE: Final = "sa_audit.pruned"
 """The event that says that they went."""
 REQUESTED: Final = 4_000
 """How many ranges one request holds at the most."""
+CARRIED: Final = 0
+"""The ``audit_flush`` of a row that a prune carried forward; flushes and other baselines count from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,27 @@ class Prune:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Back to which moment a table can be travelled to, once all that was granted is gone.
+
+    Args:
+        since: on the clock (UTC): at that moment and later, every row that may go had been recorded.
+        through: of the exact moments, those that see every transaction (on SQLite, every entry) up to this number.
+    """
+
+    since: dt.datetime
+    through: int
+
+    def and_(self, other: Reach | None) -> Reach:
+        """Give what both leave."""
+        if other is None:
+            return self
+        return Reach(since=max(self.since, other.since), through=max(self.through, other.through))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody asked for, by one event of the trail."""
+    """What somebody asked for, by one event of the trail; ``reach`` is None where it was asked for as of that event."""
 
     id: int
     table: str
@@ -75,6 +96,7 @@ class Request:
     before: dt.datetime
     at: dt.datetime
     db_user: str | None
+    reach: Reach | None = None
 
 
 def place_text(connection: Connection, database: CatalogDatabase, history: sa.Table) -> str:
@@ -172,8 +194,42 @@ def _request(row: Any) -> Request | None:
                 before=dt.datetime.fromisoformat(before),
                 at=row.audit_at,
                 db_user=row.db_user,
+                reach=reach_in(row.data),
             )
     return None
+
+
+def reach_in(data: Any) -> Reach | None:
+    """Read the reach that a request says it leaves; None for one that was made before requests said so."""
+    match data:
+        case {"reach": {"since": str(since), "through": int(through)}}:
+            return Reach(since=dt.datetime.fromisoformat(since), through=through)
+    return None
+
+
+def granted_reach(connection: Connection, trail: Trail, places: Sequence[str]) -> tuple[int, Reach, bool] | None:
+    """Give what the prunes that were granted leave of a history, or None if there was none.
+
+    Each request says what it leaves together with those before it, so the last one speaks for all.
+
+    Args:
+        connection: in a transaction.
+        trail: the trail.
+        places: the names by which ``audit_prune`` knows the history.
+
+    Returns:
+        The request's id; the reach; and whether the request says it, and not only that it was made.
+    """
+    prune, event = trail.prune, trail.event
+    assert prune is not None  # noqa: S101 - the caller has looked
+    last = internal(connection, sa.select(sa.func.max(prune.c.request)).where(prune.c.table_name.in_(places))).scalar()
+    if last is None:
+        return None
+    columns = (event.c.data, event.c.audit_at, event.c.audit_txid, event.c.audit_tx)
+    row = internal(connection, sa.select(*columns).where(event.c.audit_id == last)).one()
+    said = reach_in(row.data)
+    number = row.audit_txid if row.audit_txid is not None else row.audit_tx
+    return int(last), said or Reach(since=row.audit_at, through=number), said is not None
 
 
 def is_of_owner(connection: Connection, trail: Trail, account: str | None) -> bool:
@@ -232,6 +288,48 @@ def is_newest(audited: AuditedTable, rows: Any) -> sa.ColumnElement[bool]:
     )
 
 
+def is_needed(audited: AuditedTable, rows: Any, bound: int) -> sa.ColumnElement[bool]:
+    """Give the condition that a row of a history says what was there when the first row from a bound on was recorded.
+
+    The state of a table at any later moment needs it, unless the next row of its key is what a prune carried forward:
+    that one holds the same values.
+
+    Args:
+        audited: whose history.
+        rows: the history, or an alias of it; its rows below the bound.
+        bound: the bound.
+    """
+    later, following, cut = (audited.history.alias(name) for name in ("later", "following", "cut"))
+    keys = [(column.key, not column.primary_key) for column in audited.key]
+    emptied = sa.select(sa.func.max(cut.c.audit_id)).where(
+        cut.c[audited.key[0].key].is_(None), cut.c.audit_op == "T", cut.c.audit_id < bound
+    )
+    carried = (
+        sa.select(sa.case((is_carried(following), 1), else_=0))
+        .where(*(same_key(following, rows, key, nullable=nullable) for key, nullable in keys))
+        .where(following.c.audit_id > rows.c.audit_id)
+        .order_by(following.c.audit_id)
+        .limit(1)
+    )
+    return sa.and_(
+        rows.c.audit_op.in_(["I", "U", "B"]),
+        sa.not_(
+            sa.exists(sa.literal(1)).where(
+                *(same_key(later, rows, key, nullable=nullable) for key, nullable in keys),
+                later.c.audit_id > rows.c.audit_id,
+                later.c.audit_id < bound,
+            )
+        ),
+        rows.c.audit_id > sa.func.coalesce(emptied.correlate(None).scalar_subquery(), -1),
+        sa.func.coalesce(carried.correlate(rows).scalar_subquery(), 0) == 0,
+    )
+
+
+def is_carried(rows: Any) -> sa.ColumnElement[bool]:
+    """Give the condition that a row of a history is one that a prune carried forward."""
+    return sa.and_(rows.c.audit_op == "B", rows.c.audit_flush == CARRIED)
+
+
 def same_key(one: Any, other: Any, key: str, *, nullable: bool) -> sa.ColumnElement[bool]:
     """Give the condition that two rows of a history have the same value in a column of the key."""
     left, right = one.c[key], other.c[key]
@@ -239,13 +337,16 @@ def same_key(one: Any, other: Any, key: str, *, nullable: bool) -> sa.ColumnElem
     return sa.or_(same, sa.and_(left.is_(None), right.is_(None))) if nullable else same
 
 
-def newest_within(connection: Connection, audited: AuditedTable, ranges: Sequence[tuple[int, int]]) -> int | None:
-    """Give the id of a row that is the last word on a row that is there, and stands in one of some ranges; or None."""
+def first_within(
+    connection: Connection,
+    audited: AuditedTable,
+    ranges: Sequence[tuple[int, int]],
+    condition: Callable[[Any], sa.ColumnElement[bool]],
+) -> int | None:
+    """Give the id of a row of a history that stands in one of some ranges and meets a condition; or None."""
     rows = audited.history.alias("r")
     for first, last in ranges:
-        statement = (
-            sa.select(rows.c.audit_id).where(rows.c.audit_id.between(first, last), is_newest(audited, rows)).limit(1)
-        )
+        statement = sa.select(rows.c.audit_id).where(rows.c.audit_id.between(first, last), condition(rows)).limit(1)
         found = internal(connection, statement).scalar()
         if found is not None:
             return int(found)

@@ -22,7 +22,7 @@ from .sealing import seconds
 class PruneResult:
     """What was pruned, or would be.
 
-    JSON: ``{"dry_run", "tables": [{"table", "cutoff", "carried", "held", "asked", "waiting", "erased",
+    JSON: ``{"dry_run", "tables": [{"table", "cutoff", "carried", "held", "kept", "asked", "waiting", "erased",
     "partitions"}]}``.
     """
 
@@ -31,7 +31,7 @@ class PruneResult:
 
     def to_json(self) -> Any:
         """Give it as JSON values."""
-        names = ("table", "cutoff", "carried", "held", "asked", "waiting", "erased")
+        names = ("table", "cutoff", "carried", "held", "kept", "asked", "waiting", "erased")
         tables = [
             {**{name: to_json(getattr(one, name)) for name in names}, "partitions": list(one.partitions)}
             for one in self.tables
@@ -51,6 +51,7 @@ class PruneResult:
             f"{one.waiting} rows that were asked for wait for the sealer and an anchor": one.waiting,
             f"{one.erased} rows {would}deleted": one.erased,
             f"{one.held} old rows are kept by a hold": one.held,
+            f"{one.kept} old rows stay, for what was there at {one.cutoff.isoformat()}": one.kept,
             f"dropped whole: {', '.join(one.partitions)}": len(one.partitions),
         }
         return [line for line, number in said.items() if number] or [

@@ -6,6 +6,7 @@ directory, that has the table.  Imports nothing of the library but errors.
 
 from __future__ import annotations
 
+import importlib.util
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from .failure import CantRun, WrongUsage
 
 KEYS: Final = ("url", "models")
+_MYSQL: Final = (("pymysql", "pymysql"), ("mysqldb", "MySQLdb"), ("mariadbconnector", "mariadb"))
+SYNCHRONOUS: Final = {
+    "postgresql": (("psycopg", "psycopg"), ("psycopg2", "psycopg2")),
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "sqlite": (("pysqlite", "sqlite3"),),
+}
+"""Drivers that can take an async one's place, with their modules, by the database's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +99,12 @@ def _checked(file: Path, table: Any) -> dict[str, str]:
 
 
 def open_engine(url: str) -> sa.Engine:
-    """Make the engine of a URL, without connecting.
+    """Make the engine of a URL, without connecting; in place of an async driver with the database's synchronous one.
 
     Raises:
-        WrongUsage: if it is no database URL, or names an async driver.
-        CantRun: if its driver is not installed, or its SQLite file does not exist.
+        WrongUsage: if it is no database URL.
+        CantRun: if its driver is not installed, or no synchronous one in an async one's place, or its SQLite file does
+            not exist.
     """
     try:
         parsed = sa.make_url(url)
@@ -103,20 +113,29 @@ def open_engine(url: str) -> sa.Engine:
             "the database URL can't be read: give one such as postgresql+psycopg://user@host/name"
         ) from error
     try:
-        engine = sa.create_engine(parsed)
+        engine = sa.create_engine(_synchronous(parsed))
     except NoSuchModuleError as error:
         raise WrongUsage(
             f"{parsed.drivername!r} in the database URL is no dialect that SQLAlchemy knows here"
         ) from error
     except ModuleNotFoundError as error:
         raise CantRun(f"the database URL needs the driver {error.name}, which is not installed here") from error
-    if engine.dialect.is_async:
-        raise WrongUsage(
-            f"{parsed.drivername} is an async driver: give a URL with a synchronous one, "
-            f"such as {parsed.get_backend_name()}://"
-        )
     _require_file(parsed)
     return engine
+
+
+def _synchronous(url: sa.URL) -> sa.URL:
+    """Put the first synchronous driver that is installed in place of an async one: async programs have such URLs."""
+    if not url.get_dialect().is_async:
+        return url
+    backend = url.get_backend_name()
+    for driver, module in SYNCHRONOUS.get(backend, ()):
+        if importlib.util.find_spec(module) is not None:
+            return url.set(drivername=f"{backend}+{driver}")
+    raise CantRun(
+        f"{url.drivername} is an async driver, and no synchronous one of {backend} is installed: install one, such as "
+        f"{', '.join(module for _driver, module in SYNCHRONOUS.get(backend, ()))}"
+    )
 
 
 def _require_file(url: sa.URL) -> None:

@@ -34,10 +34,12 @@ def make_environment(directory: str, template: str) -> None:
     """Make a migration environment, and alembic.ini in the working directory if there is none.
 
     Raises:
-        WrongUsage: for a name that is no template, or a directory that is not empty.
+        WrongUsage: for a name that is no template, a directory that is not empty, or a place where none can be made.
     """
     config = Config("alembic.ini", toml_file="pyproject.toml")
     try:
         command.init(config, directory, template=str(template_path(template)))
     except CommandError as error:
         raise WrongUsage(str(error)) from error
+    except OSError as error:
+        raise WrongUsage(f"{directory} can't be made a directory of migrations: {error}; give another DIR") from error

@@ -34,6 +34,7 @@ from .values import (
     Entry,
     Image,
     Key,
+    Protected,
     Recorded,
     SchemaMap,
     Target,
@@ -166,6 +167,9 @@ class Backend(Records, Images):
 
     reads_while_others_write: ClassVar[bool] = True
     """Whether a result that is not yet read to its end lets another connection commit."""
+
+    streams_beside: ClassVar[bool] = False
+    """Whether a connection executes other statements while a result of it is read as a stream."""
 
     def utc_day(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Give the day of a moment of the trail, in UTC, which is what it stands in."""
@@ -366,6 +370,7 @@ __all__ = [
     "Entry",
     "Image",
     "Key",
+    "Protected",
     "Recorded",
     "SchemaMap",
     "Target",

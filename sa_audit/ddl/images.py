@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..model.history import AuditedTable, RecordedColumn
 from .stages import Stages
-from .values import Image, Key, Target, internal
+from .values import Image, Key, Protected, Target, internal
 
 
 class Images(Stages):
@@ -112,43 +112,79 @@ class Images(Stages):
     def insert_absent(self, table: sa.Table, column: str) -> Any:
         """Give the INSERT of a row that does nothing where another one has its value of a unique column."""
 
+    def among(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        """Give the condition that a column of texts has one of the values of a parameter, which is a list."""
+        return column.in_(sa.bindparam(name, expanding=True, type_=column.type))
+
     def current(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Give a query that sees what is committed now, within a transaction whose snapshot may be older."""
         return query
 
-    def history_value(self, column: RecordedColumn, audited: AuditedTable, alias: str) -> str:
-        """Give the SQL of what the history takes of a row's column, under the column's name."""
-        name = self.quote(column.name)
-        if not column.protected:
-            return f"{alias}.{name}"
-        return f"{self.protected_member(audited, alias, f'n{audited.protected.index(column)}')} AS {name}"
+    def image_width(self, audited: AuditedTable) -> int:
+        """Give the number of values of an image that is recorded."""
+        return len(audited.columns) + len(audited.protected)
 
-    def history_values(self, audited: AuditedTable, alias: str = "t") -> str:
-        """Give the SQL of what the history takes of a row, each with a comma before it."""
-        return "".join(f", {self.history_value(column, audited, alias)}" for column in audited.recorded)
+    def history_values(
+        self, audited: AuditedTable, alias: str = "t", *, image: Callable[[int], str] | None = None
+    ) -> str:
+        """Give the SQL of what the history takes of a row, each with a comma before it.
 
-    def read_protected(
-        self, connection: Connection, target: Target, keys: Sequence[Key]
-    ) -> list[tuple[Key, str, tuple[Any, ...]]]:
-        """Read the protected columns of rows and lock these: of each its key, its label, and the values of images."""
+        Args:
+            audited: the table.
+            alias: of the row.
+            image: gives the SQL of a value of its image by the place; by default there is a document instead.
+        """
+        values = []
+        for column in audited.recorded:
+            name = self.quote(column.name)
+            if column.protected:
+                place = audited.protected.index(column)
+                look_up = self.protected_member(audited, alias, f"n{place}")
+                form = look_up if image is None else image(len(audited.columns) + place)
+                values.append(f", {form} AS {name}")
+            else:
+                values.append(f", {alias}.{name}")
+        return "".join(values)
+
+    def read_protected(self, connection: Connection, target: Target, keys: Sequence[Key]) -> list[Protected]:
+        """Read the protected columns of rows, and which keys their persons have, and lock the rows."""
         memo, cache_key = target.audited.memo, (self, "protected", tuple(target.schemas.items()))
         statement = memo.get(cache_key)
         if statement is None:
             statement = memo[cache_key] = self._protected_statement(target)
-        width = len(target.audited.key)
-        rows: list[tuple[Key, str, tuple[Any, ...]]] = []
+        width, count = len(target.audited.key), len(target.audited.protected_reads)
+        rows: list[Protected] = []
         for start in range(0, len(keys), self.chunk):
             parameters = {"keys": self.keys_value(target.audited, keys[start : start + self.chunk])}
-            found = (tuple(row) for row in internal(connection, statement, parameters))
-            rows += [(row[:width], row[width], row[width + 1 :]) for row in found]
+            for found in internal(connection, statement, parameters):
+                row = tuple(found)
+                values, persons = row[width + 1 : width + 1 + count], row[width + 1 + count :]
+                rows.append(Protected(row[:width], row[width], values, [text for text in persons if text]))
         return rows
+
+    @abstractmethod
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Give the SQL of the text of a column that says whose values others are, to be compared with persons."""
+
+    @abstractmethod
+    def joined(self, *texts: str) -> str:
+        """Give the SQL of texts one behind the other."""
+
+    def _person_key(self, target: Target, column: RecordedColumn) -> str:
+        """Give the SQL of the name of a person's key, and the person behind it; NULL if there is none."""
+        keys: Any = target.trail.person_key
+        table = self.table_name(keys, target.schemas)
+        text = self.person_text(target.audited, column, "t")
+        return f"(SELECT {self.joined('k.name', 'k.subject')} FROM {table} AS k WHERE k.subject = {text})"
 
     def _protected_statement(self, target: Target) -> Any:
         audited = target.audited
         staged = self.staged_columns(audited, "t")
         values = [staged[audited.columns.index(column)] for column in audited.protected_reads]
-        head, tail = self.images_parts(target, [self.row_label(audited, "t"), *values])
+        subjects = dict.fromkeys(audited.subject_of(column) for column in audited.encrypted)
+        persons = [self._person_key(target, column) for column in subjects]
+        head, tail = self.images_parts(target, [self.row_label(audited, "t"), *values, *persons])
         columns: list[Any] = [sa.column(f"k{i}", column.type) for i, column in enumerate(audited.key)]
-        columns += [sa.column(f"o{i}") for i in range(len(values) + 1)]
+        columns += [sa.column(f"o{i}") for i in range(1 + len(values) + len(persons))]
         sql = head + self.key_predicate(audited, "t") + tail
         return sa.text(sql).bindparams(self.keys_parameter(audited)).columns(*columns)

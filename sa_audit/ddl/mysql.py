@@ -109,7 +109,7 @@ class MariaDB(MariaDBCapture):
         for start in range(0, len(batch.images), self.chunk):
             images = batch.images[start : start + self.chunk]
             statement = self._changed_statement(connection, target, len(images) == 1)
-            parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush, **_rows(images), **_protected(batch)}
+            parameters = {"tx": entry.id, "at": entry.recorded_at, "flush": flush, **_rows(images)}
             others += int(internal(connection, statement, parameters).rowcount)
         return Recorded(entry, inserted, others)
 
@@ -164,7 +164,7 @@ class MariaDB(MariaDBCapture):
             images = batch.images[start : start + self.chunk]
             statement = self._entry_statement(connection, target, len(images) == 1)
             first_id = first.id if first else None
-            parameters = {**claims, "first_id": first_id, **_rows(images), **_protected(batch)}
+            parameters = {**claims, "first_id": first_id, **_rows(images)}
             row = internal(connection, statement, parameters).first()
             if row is not None:
                 return Entry(row.id, row.recorded_at)
@@ -208,8 +208,9 @@ class MariaDB(MariaDBCapture):
         ``single``: the texts of the one image are the parameters ``o0..``, which takes less than a JSON_TABLE.
         """
         audited = target.audited
-        members = ", ".join(self.members(audited, ":o" if single else "v.o")) or "''"
-        columns = self.history_values(audited)
+        image = ":o" if single else "v.o"
+        members = ", ".join(self.members(audited, image)) or "''"
+        columns = self.history_values(audited, image=lambda place: f"{image}{place}")
         source = self._single_row(target) if single else self._document_rows(connection, target)
         return (
             f"SELECT * FROM (SELECT CONCAT({members}) AS audit_before{columns} FROM {source}) AS c "
@@ -238,6 +239,8 @@ class MariaDB(MariaDBCapture):
                 type_ = self._key_type(column, collations)
                 match.append(f"t.{self.quote(column.name)} = {self._key_value(column, f'v.o{i}')}")
             paths.append(f"o{i} {type_} PATH '$[{i}]'")
+        forms = range(len(audited.columns), self.image_width(audited))
+        paths += [f"o{i} LONGTEXT CHARACTER SET utf8mb4 PATH '$[{i}]'" for i in forms]
         join = "STRAIGHT_JOIN" if audited.table.primary_key.columns else "JOIN"
         return (
             f"JSON_TABLE(:rows, '$[*]' COLUMNS ({', '.join(paths)})) AS v "
@@ -249,9 +252,7 @@ class MariaDB(MariaDBCapture):
         """Give the condition that a row is as its image, which is in parameters."""
         keys = {column.name for column in audited.key}
         same = [
-            f"{self.protected_member(audited, 't', f'b{audited.protected.index(column)}')} IS NULL"
-            if column.protected
-            else f"BINARY :o{i} <=> BINARY {self._text(column, 't')}"
+            f":o{i} IS NULL" if column.protected else f"BINARY :o{i} <=> BINARY {self._text(column, 't')}"
             for i, column in enumerate(audited.columns)
             if column.name not in keys
         ]

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import CaptureMissing
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.names import short_name
+from ..model.stored import COMPARED
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, internal
 from .mysql_capture_text import (
@@ -160,6 +161,14 @@ class MariaDBCapture(MariaDBGuards):
         text = text_form(self.database_type(column.source.type), f"{alias}.{self.quote(column.name)}")
         return f"SHA2({text}, 256)" if column.masked else text
 
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Collate it like the names of persons."""
+        return f"{self._text(column, alias)} COLLATE utf8mb4_nopad_bin"
+
+    def joined(self, *texts: str) -> str:
+        """Concatenate them."""
+        return f"CONCAT({', '.join(texts)})"
+
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
         """Look it up in the document."""
         return f"JSON_VALUE(:protected, CONCAT('$.', {self.row_label(audited, alias)}, '.{member}'))"
@@ -179,15 +188,14 @@ class MariaDBCapture(MariaDBGuards):
             if column.name in keys:
                 continue
             if column.protected:
-                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
-                members.append(f"COALESCE(CONCAT({self.json_key(column.name)}, {old}), '')")
+                members.append(f"COALESCE(CONCAT({self.json_key(column.name)}, {image}{i}), '')")
                 continue
             old = self._text(column, old_row) if old_row else f"{image}{i}"
             value = "'true'" if column.masked else f"COALESCE(JSON_QUOTE({old}), 'null')"
-            members.append(
-                f"IF(BINARY {old} <=> BINARY {self._text(column, new_row)}, '', "
-                f"CONCAT({self.json_key(column.name)}, {value}))"
-            )
+            new = self._text(column, new_row)
+            told = (f"substr({text}, 1, {COMPARED})" for text in (old, new))
+            left, right = told if column.stored and column.encrypted else (old, new)
+            members.append(f"IF(BINARY {left} <=> BINARY {right}, '', CONCAT({self.json_key(column.name)}, {value}))")
         return members
 
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from ..model.history import AuditedTable, RecordedColumn
 from ..model.names import short_name
+from .forms import Rule, form_rules, pattern, person_rules
 from .objects import TrailObject, spoken
 
 CLAIMED: Final = ("actor", "on_behalf_of", "reason", "request_id", "remote_addr")
@@ -192,14 +193,34 @@ def _trigger(texts: Texts, audited: AuditedTable, place: Place, event: str, body
         f"    CALL {routine}({needed}, this_entry);",
         "END IF;",
     ]
-    lines = [*opened, *body]
+    forms = _forms(texts, audited, event)
+    lines = [opened[0], *forms, *opened[1:], *body]
     if event == "update":
         changed = ", ".join(texts.members(audited, old_row="OLD", new_row="NEW")) or "''"
         declare = "DECLARE changed LONGTEXT CHARACTER SET utf8mb4;"
         head = [f"SET changed = CONCAT({changed});", f"IF changed <> '' OR {_moved(texts, audited)} THEN"]
-        lines = [opened[0], declare, *head, *(f"    {line}" for line in (*opened[1:], *body)), "END IF;"]
+        lines = [opened[0], declare, *forms, *head, *(f"    {line}" for line in (*opened[1:], *body)), "END IF;"]
     text = "\n".join(f"    {line}" for line in lines)
     return _object(place, name, audited.table, f"AFTER {event.upper()}", f"BEGIN\n{text}\nEND")
+
+
+def _forms(texts: Texts, audited: AuditedTable, event: str) -> list[str]:
+    """Give what refuses values in the clear, old ones too: they would come into the history as before-values."""
+
+    def differs(column: RecordedColumn, value: str) -> str:
+        return f"BINARY {value} NOT REGEXP {texts.literal(pattern(column))}"
+
+    def changed(column: RecordedColumn) -> str:
+        old, new = (texts.column_text(column, alias) for alias in ("OLD", "NEW"))
+        return f"NOT (BINARY {old} <=> BINARY {new})"
+
+    rules: list[Rule] = []
+    for alias, events in (("NEW", ("insert", "update")), ("OLD", ("update", "delete"))):
+        if event in events:
+            rules += form_rules(audited, texts.quote, differs, alias)
+    if event == "update":
+        rules += person_rules(audited, texts.quote, changed)
+    return [line for wrong, said in rules for line in (f"IF {wrong} THEN", f"    {_signal(texts, said)}", "END IF;")]
 
 
 def _object(place: Place, name: str, table: sa.Table, when: str, body: str) -> TrailObject:

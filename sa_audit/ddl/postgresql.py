@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.engine import Connection
+from sqlalchemy.types import TypeEngine
 
-from ..model.history import AuditedTable, RecordedColumn
+from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.types import UTCDateTime
 from .backend import (
     CLAIMS,
@@ -48,6 +49,7 @@ class PostgreSQL(PostgreSQLAccess):
     locks_in_order = True
     row_lock = " FOR NO KEY UPDATE"
     relaxed_setting = "SET synchronous_commit = off"
+    streams_beside = True
 
     # -- images --------------------------------------------------------------------
 
@@ -82,6 +84,34 @@ class PostgreSQL(PostgreSQLAccess):
         """Give the INSERT ... ON CONFLICT DO NOTHING."""
         return pg.insert(table).on_conflict_do_nothing(index_elements=[table.c[column]])
 
+    def among(self, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+        """Give the values as an array, so that the statement's text does not grow with them, and look each one up."""
+        texts = pg.ARRAY(sa.Text())
+        return column.in_(sa.select(sa.func.unnest(sa.cast(sa.bindparam(name, type_=texts), texts))))
+
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Give its text."""
+        return self._image(column, alias)
+
+    def joined(self, *texts: str) -> str:
+        """Put bars between them."""
+        return " || ".join(texts)
+
+    def insert_wrapped(
+        self, connection: Connection, trail: Trail, made: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> None:
+        """Write them by one statement, from an array for each column."""
+        keys: Any = trail.person_key
+        statement = trail.memo.get((self, "keys"))
+        if statement is None:
+            types = {column.name: pg.ARRAY(_unlimited(column.type)) for column in keys.c}
+            arrays = [sa.cast(sa.bindparam(name, type_=type_), type_) for name, type_ in types.items()]
+            rows = sa.func.unnest(*arrays).table_valued(*types).render_derived()
+            insert = self.insert_absent(keys, "subject").from_select(list(types), sa.select(*rows.c))
+            statement = trail.memo[self, "keys"] = insert
+        values = {column.name: [row[column.name] for row in made] for column in keys.c}
+        connection.execute(statement, values, execution_options=options)
+
     def row_label(self, audited: AuditedTable, alias: str) -> str:
         """Take the texts of the key as a row; no setting changes them."""
         key = (
@@ -90,8 +120,13 @@ class PostgreSQL(PostgreSQLAccess):
         return f"CAST(ROW({', '.join(key)}) AS text)"
 
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
-        """Look it up in the binary form, by search; the subquery makes that once, and not for each row."""
-        return f"(((SELECT CAST(:protected AS jsonb)) -> {self.row_label(audited, alias)}) ->> '{member}')"
+        """Look it up in the binary form, by search, which the statement makes once and names as a table."""
+        return f"(((SELECT document FROM sa_audit_protected) -> {self.row_label(audited, alias)}) ->> '{member}')"
+
+    def with_document(self, query: sa.Select[Any], document: str) -> sa.Select[Any]:
+        """Name the document as a table."""
+        made = sa.cast(sa.literal(document, sa.Text()), pg.JSONB(none_as_null=True)).label("document")
+        return query.add_cte(sa.select(made).cte("sa_audit_protected"))
 
     def key_predicate(self, audited: AuditedTable, alias: str) -> str:
         """Give keys of one column as an array, whose text and parameters don't grow with it."""
@@ -165,7 +200,7 @@ class PostgreSQL(PostgreSQLAccess):
                     parameters[f"{prefix}{index}"] = [key[index] for key in keys]
         if batch.images:
             parameters["images"] = images
-        if audited.protected:
+        if batch.protected is not None:
             parameters["protected"] = batch.protected
         row = internal(connection, statement, parameters).one()
         made = entry if entry is not None else (Entry(row.tx, row.recorded_at) if row.tx is not None else None)
@@ -184,8 +219,10 @@ class PostgreSQL(PostgreSQLAccess):
         columns = [self.quote(column.name) for column in audited.recorded]
         selects: list[str] = []
         parameters: list[sa.BindParameter[Any]] = [sa.bindparam("flush", type_=sa.Integer())]
-        if audited.protected:
+        document_table = ""
+        if audited.protected and parts != "U":
             parameters.append(sa.bindparam("protected", type_=sa.Text()))
+            document_table = "sa_audit_protected AS MATERIALIZED (SELECT CAST(:protected AS jsonb) AS document), "
         for part in parts:
             sql, binds = self._part(part, audited, self.table_name(audited.table, schemas), document)
             selects.append(sql)
@@ -205,7 +242,7 @@ class PostgreSQL(PostgreSQLAccess):
         history = self.table_name(audited.history, schemas)
         target_columns = "".join(f", {name}" for name in columns)
         sql = (
-            f"WITH sa_audit_rows AS MATERIALIZED ({' UNION ALL '.join(selects)}), {entry}, "
+            f"WITH {document_table}sa_audit_rows AS MATERIALIZED ({' UNION ALL '.join(selects)}), {entry}, "
             f"sa_audit_done AS (INSERT INTO {history} (audit_tx, audit_op, audit_at, audit_before, audit_flush"
             f"{target_columns}) SELECT e.id, r.audit_op, e.recorded_at, r.audit_before, CAST(:flush AS integer)"
             f"{''.join(f', r.{name}' for name in columns)} FROM sa_audit_rows r CROSS JOIN sa_audit_entry e "
@@ -228,8 +265,8 @@ class PostgreSQL(PostgreSQLAccess):
     def _part(
         self, part: str, audited: AuditedTable, table: str, document: str
     ) -> tuple[str, list[sa.BindParameter[Any]]]:
-        columns = self.history_values(audited)
         if part == "U":
+            columns = self.history_values(audited, image=lambda place: f"(v.o0 ->> {place})")
             positions = {column.name: i for i, column in enumerate(audited.columns)}
             match = " AND ".join(
                 f"t.{self.quote(key.name)} = CAST(v.o0 ->> {positions[key.name]} AS {self.type_name(key.type)})"
@@ -238,6 +275,7 @@ class PostgreSQL(PostgreSQLAccess):
             rows = looked_up(audited, table, match)
             images = f"{document}_array_elements(CAST(:images AS {document})) AS v(o0) {rows}"
             return changed_rows(self, audited, columns, images), [sa.bindparam("images", type_=sa.Text())]
+        columns = self.history_values(audited)
         prefix = part.lower()
         arrays = [f"CAST(:{prefix}{i} AS {self._array_type(column)})" for i, column in enumerate(audited.key)]
         binds = [sa.bindparam(f"{prefix}{i}", type_=pg.ARRAY(column.type)) for i, column in enumerate(audited.key)]
@@ -292,6 +330,11 @@ class PostgreSQL(PostgreSQLAccess):
         return Entry(row.id, row.recorded_at)
 
 
+def _unlimited(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Give a type without its length, which a cast would cut values to."""
+    return sa.LargeBinary() if isinstance(type_, sa.LargeBinary) else sa.Text()
+
+
 def looked_up(audited: AuditedTable, table: str, match: str, *, lock: bool = False) -> str:
     """Give the join to the rows of a table, looked up one by one where the key has an index.
 
@@ -315,8 +358,7 @@ def changed_rows(backend: PostgreSQL, audited: AuditedTable, columns: str, image
         if column.name in keys:
             continue
         if column.protected:
-            old = backend.protected_member(audited, "t", f"b{audited.protected.index(column)}")
-            members.append(f"coalesce({backend.json_key(column.name)} || {old}, '')")
+            members.append(f"coalesce({backend.json_key(column.name)} || (v.o0 ->> {i}), '')")
             continue
         old = f"v.o{i}" if staged else f"(v.o0 ->> {i})"
         member = f"coalesce(CAST(to_json({old}) AS text), 'null')" if staged else f"CAST(v.o0 -> {i} AS text)"

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 
 from ..model.history import AuditedTable, RecordedColumn
 from ..model.names import short_name
+from ..model.stored import COMPARED
+from .forms import Rule, form_rules, pattern, person_rules
 from .objects import TrailObject, spoken
 from .postgresql_functions import XID, function_definition, trigger_definition
 
@@ -128,7 +130,7 @@ BEGIN
             TG_TABLE_SCHEMA, TG_TABLE_NAME
             USING ERRCODE = 'insufficient_privilege';
     END IF;
-{_nested(texts, audited, names)}
+{_forms(texts, audited)}{_nested(texts, audited, names)}
 {_changed(texts, audited)}
     IF this_entry IS NULL THEN
         this_entry := {names["trail_schema"]}.sa_audit_entry_v1({_required(audited)});
@@ -145,6 +147,32 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege';
 END
 $sa_audit$"""
+
+
+def _forms(texts: Texts, audited: AuditedTable) -> str:
+    """Give what refuses values in the clear, old ones too: they would come into the history as before-values."""
+    if not audited.stored:
+        return ""
+
+    def differs(column: RecordedColumn, value: str) -> str:
+        return f"{value} !~ {texts.literal(pattern(column))}"
+
+    new, old = (list(form_rules(audited, texts.quote, differs, alias)) for alias in ("NEW", "OLD"))
+    passed = list(person_rules(audited, texts.quote, lambda column: _differs(texts, column)))
+    blocks = []
+    for test, rules in (("TG_OP = 'INSERT' OR TG_OP = 'UPDATE'", new), ("TG_OP = 'UPDATE' OR TG_OP = 'DELETE'", old)):
+        blocks.append(f"    IF {test} THEN\n{_raises(texts, rules)}\n    END IF;\n")
+    if passed:
+        blocks.append(f"    IF TG_OP = 'UPDATE' THEN\n{_raises(texts, passed)}\n    END IF;\n")
+    return "".join(blocks)
+
+
+def _raises(texts: Texts, rules: list[Rule]) -> str:
+    return "\n".join(
+        f"        IF {wrong} THEN\n            RAISE EXCEPTION USING MESSAGE = {texts.literal(said)},\n"
+        "                ERRCODE = 'check_violation';\n        END IF;"
+        for wrong, said in rules
+    )
 
 
 def _nested(texts: Texts, audited: AuditedTable, names: dict[str, str]) -> str:
@@ -216,6 +244,8 @@ def _differs(texts: Texts, column: RecordedColumn) -> str:
     """Give the comparison that is never false where the stored bytes differ."""
     type_ = texts.database_type(column.source.type)
     old, new = (_value(texts, column, alias) for alias in ("OLD", "NEW"))
+    if column.stored and column.encrypted:
+        old, new = (f"substr({value}, 1, {COMPARED})" for value in (old, new))
     if isinstance(type_, EQUAL_IS_SAME):
         return f"{old} IS DISTINCT FROM {new}"
     if isinstance(type_, sa.String) and not isinstance(type_, sa.Enum):

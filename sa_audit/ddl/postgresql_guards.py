@@ -5,6 +5,8 @@ Imports model and SQLAlchemy only.
 
 from __future__ import annotations
 
+from typing import Final
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -22,6 +24,11 @@ from .postgresql_functions import (
 )
 from .postgresql_partitions import AHEAD, making, partitions_function, partitions_object, stem_of, unguarded
 from .pruning import PRUNE_GUARD, is_pruned, prune_guard_function
+
+ORDINARY: Final = (
+    "-- not ENABLE ALWAYS: rows that a replica or a restore applies are another transaction's, and stay as they came\n"
+)
+"""Why what fits inserted rows to their transaction does not run under ``session_replication_role=replica``."""
 
 
 class PostgreSQLGuards(Backend):
@@ -128,9 +135,9 @@ class PostgreSQLGuards(Backend):
         on = self._qualified(table, *place)
         real = self._real_schema(trail.transaction, *place)
         rows = f" REFERENCING NEW TABLE AS {new_table}" if new_table else ""
-        create = [
-            f"CREATE TRIGGER {name} {when} ON {on}{rows}\n{each} EXECUTE FUNCTION {self.quote(real)}.{function}()"
-        ]
+        why = "" if always else ORDINARY
+        called = f"{self.quote(real)}.{function}()"
+        create = [f"{why}CREATE TRIGGER {name} {when} ON {on}{rows}\n{each} EXECUTE FUNCTION {called}"]
         if always:
             create.append(f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {name}")
         return TrailObject(

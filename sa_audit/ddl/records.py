@@ -48,8 +48,15 @@ class Records(Spelling):
         """
         keys: Any = trail.person_key
         made = [{column.name: row[column.name] for column in keys.c} for row in rows]
-        connection.execute(self.insert_absent(keys, "subject"), made, execution_options=options)
+        self.insert_wrapped(connection, trail, made, options)
         self.insert_created(connection, trail, entry, rows)
+
+    def insert_wrapped(
+        self, connection: Connection, trail: Trail, made: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> None:
+        """Write keys of persons, wrapped, but for persons who have one."""
+        keys: Any = trail.person_key
+        connection.execute(self.insert_absent(keys, "subject"), made, execution_options=options)
 
     def insert_created(
         self, connection: Connection, trail: Trail, entry: Entry, rows: Sequence[Mapping[str, Any]]

@@ -7,7 +7,7 @@ Imports model and SQLAlchemy only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -118,9 +118,9 @@ class SQLite(SQLiteCapture):
             self._copy(connection, target, "D", keys, flush, entry, batch.protected)
             for keys in _chunks(batch.deleted, self.chunk)
         )
-        size = max(1, MAX_PARAMETERS // max(1, len(target.audited.columns)))
+        size = max(1, MAX_PARAMETERS // max(1, self.image_width(target.audited)))
         for images in _chunks(batch.images, size):
-            others += self._insert_changed(connection, target, images, flush, entry, batch.protected)
+            others += self._insert_changed(connection, target, images, flush, entry)
         return Recorded(entry, inserted, others)
 
     def insert_entry(
@@ -212,10 +212,10 @@ class SQLite(SQLiteCapture):
         now: dt.datetime,
     ) -> Entry | None:
         """Write an entry if any row differs from its image, by one statement that looks and writes."""
-        size = max(1, MAX_PARAMETERS // max(1, len(target.audited.columns)))
+        size = max(1, MAX_PARAMETERS // max(1, self.image_width(target.audited)))
         for images in (batch.images[:FIRST], *_chunks(batch.images[FIRST:], size)):
             condition = f" WHERE EXISTS (SELECT 1 FROM ({self._changed_rows(target, len(images))}))"
-            values = _values(images, batch.protected)
+            values = chain(*(image.values for image in images))
             sql, parameters = self._entry_statement(target, claims, first, now, condition, values)
             row = connection.exec_driver_sql(sql, parameters, execution_options=OWN).first()
             if row is not None:
@@ -229,7 +229,6 @@ class SQLite(SQLiteCapture):
         images: Any,
         flush: int,
         entry: Entry,
-        protected: str | None,
     ) -> int:
         audited, cache_key = target.audited, (self, "insert changed", tuple(target.schemas.items()))
         head = audited.memo.get(cache_key)
@@ -242,7 +241,12 @@ class SQLite(SQLiteCapture):
                 f"{''.join(f', d.{self.quote(column.name)}' for column in audited.recorded)} FROM ("
             ).replace("\\:", ":")
         sql = f"{head}{self._changed_rows(target, len(images))}) AS d"
-        parameters = (entry.id, self._stored(MOMENT, entry.recorded_at), flush, *_values(images, protected))
+        parameters = (
+            entry.id,
+            self._stored(MOMENT, entry.recorded_at),
+            flush,
+            *chain(*(image.values for image in images)),
+        )
         return int(connection.exec_driver_sql(sql, parameters, execution_options=OWN).rowcount)
 
     def _changed_rows(self, target: Target, count: int) -> str:
@@ -258,16 +262,13 @@ class SQLite(SQLiteCapture):
     def _changed_parts(self, target: Target) -> tuple[str, str, str]:
         audited = target.audited
         keys = {column.name for column in audited.key}
-        names = [f"o{i}" for i in range(len(audited.columns))]
+        names = [f"o{i}" for i in range(self.image_width(audited))]
         members = self.members(audited)
         match = " AND ".join(
-            f"t.{self.quote(column.name)} = v.{old}"
-            for old, column in zip(names, audited.columns, strict=True)
-            if column.name in keys
+            f"t.{self.quote(column.name)} = v.o{i}" for i, column in enumerate(audited.columns) if column.name in keys
         )
-        columns = self.history_values(audited)
-        document = _document(audited).rstrip()
-        head = f"{document + ', ' if document else 'WITH '}v({', '.join(names)}) AS (VALUES "
+        columns = self.history_values(audited, image=lambda place: f"v.o{place}")
+        head = f"WITH v({', '.join(names)}) AS (VALUES "
         row = "(" + ", ".join("?" * len(names)) + ")"
         tail = (
             f") SELECT * FROM (SELECT {' || '.join(members) or chr(39) * 2} AS audit_before{columns} FROM v "
@@ -313,11 +314,6 @@ def _bind_processor(backend: SQLite, type_: TypeEngine[Any]) -> Callable[[Any], 
 
 def _result_processor(backend: SQLite, type_: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     return type_.dialect_impl(backend.dialect).result_processor(backend.dialect, None)
-
-
-def _values(images: Sequence[Image], protected: str | None) -> Iterator[Any]:
-    """Give the parameters of the rows that differ from their images: the document first, if there is one."""
-    return chain(() if protected is None else (protected,), *(image.values for image in images))
 
 
 def _document(audited: AuditedTable) -> str:

@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
-from ..model.history import AuditedTable, Trail
+from ..model.history import AuditedTable, RecordedColumn, Trail
+from ..model.stored import COMPARED
 from ..model.types import UTCDateTime
 from .backend import Entry, SchemaMap, Target, claim_parameters, internal, moment_parameter
 from .objects import TrailObject, dropped
@@ -137,6 +138,14 @@ class SQLiteCapture(SQLiteGuards):
         literals = " || ',' || ".join(f"quote({alias}.{self.quote(column.name)})" for column in audited.key)
         return f"'k' || hex({literals})"
 
+    def person_text(self, audited: AuditedTable, column: RecordedColumn, alias: str) -> str:
+        """Take it as text."""
+        return f"CAST({alias}.{self.quote(column.name)} AS TEXT)"
+
+    def joined(self, *texts: str) -> str:
+        """Put bars between them."""
+        return " || ".join(texts)
+
     def protected_member(self, audited: AuditedTable, alias: str, member: str) -> str:
         """Look it up in the document, which the statement names as a table, since the driver counts parameters."""
         path = f"'$.' || {self.row_label(audited, alias)} || '.{member}'"
@@ -159,12 +168,13 @@ class SQLiteCapture(SQLiteGuards):
                 continue
             name = self.quote(column.name)
             if column.protected:
-                old = self.protected_member(audited, new_row, f"b{audited.protected.index(column)}")
-                members.append(f"coalesce({self.json_key(column.name)} || {old}, '')")
+                members.append(f"coalesce({self.json_key(column.name)} || v.o{i}, '')")
                 continue
             old, new = f"{old_row}.{name}" if old_row else f"v.o{i}", f"{new_row}.{name}"
             value = "'true'" if column.masked else json_form(old)
-            same = f"{old} IS {new} COLLATE BINARY"
+            told = (f"substr({text}, 1, {COMPARED})" for text in (old, new))
+            left, right = told if column.stored and column.encrypted else (old, new)
+            same = f"{left} IS {right} COLLATE BINARY"
             if not self._has_affinity(column.source.type):
                 same += f" AND typeof({old}) = typeof({new})"
             members.append(f"CASE WHEN {same} THEN '' ELSE {self.json_key(column.name)} || {value} END")

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 from ..model.history import AuditedTable, RecordedColumn
+from ..model.stored import COMPARED
+from .forms import form_rules, glob_differs, person_rules
 from .objects import TrailObject, spoken
 
 CONTEXT: Final = "audit_context"
@@ -93,13 +95,15 @@ def table_objects(texts: Texts, audited: AuditedTable, place: str | None, prefix
     watched = [column.name for column in audited.table.primary_key.columns]
     watched += [name for names in unique for name in names if name not in watched]
     columns = ", ".join(texts.quote(name) for name in watched)
-    bodies = {
+    bodies: dict[str, tuple[str, str, list[str]]] = {
         "BEFORE INSERT": ("replace", "", [_victims(texts, audited, unique, "")]),
         "AFTER INSERT": ("insert", "", _insert(texts, audited)),
         "AFTER UPDATE": ("update", f"WHEN {_changed(texts, audited)}", _update(texts, audited)),
         "AFTER  UPDATE": ("move", f"WHEN {_moved(texts, audited)}", _move(texts, audited)),
         "AFTER DELETE": ("delete", "", _delete(texts, audited)),
     }
+    for event, body in _forms(texts, audited).items():
+        bodies[event] = (*bodies[event][:2], [*body, *bodies[event][2]])
     if watched:
         victims = _victims(texts, audited, unique, _other(texts, audited))
         bodies[f"BEFORE UPDATE OF {columns}"] = ("replace_update", "", [victims])
@@ -130,6 +134,19 @@ def _trigger(
         drop=(f"DROP TRIGGER IF EXISTS {prefix}{texts.quote(name)}",),
         definition=spoken(rest),
     )
+
+
+def _forms(texts: Texts, audited: AuditedTable) -> dict[str, list[str]]:
+    """Give what refuses values in the clear, old ones too: they would come into the history as before-values."""
+    new, old = (list(form_rules(audited, texts.quote, glob_differs, alias)) for alias in ("NEW", "OLD"))
+    passed = list(person_rules(audited, texts.quote, lambda column: _differs(texts, column)))
+    rules = {"INSERT": new, "UPDATE": [*new, *old, *passed], " UPDATE": [*new, *old, *passed], "DELETE": old}
+    return {f"AFTER {event}": [_raise(*rule) for rule in told] for event, told in rules.items() if told}
+
+
+def _raise(wrong: str, said: str) -> str:
+    quoted = said.replace("'", "''")
+    return f"SELECT RAISE(ABORT, '{quoted}') WHERE {wrong}"
 
 
 # -- what is recorded -------------------------------------------------------------------------
@@ -224,6 +241,8 @@ def _moved(texts: Texts, audited: AuditedTable) -> str:
 
 def _differs(texts: Texts, column: RecordedColumn) -> str:
     old, new = (f"{alias}.{texts.quote(column.name)}" for alias in ("OLD", "NEW"))
+    if column.stored and column.encrypted:
+        old, new = (f"substr({value}, 1, {COMPARED})" for value in (old, new))
     return f"{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})"
 
 

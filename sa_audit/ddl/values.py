@@ -6,7 +6,7 @@ Imports model only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +29,11 @@ Key = tuple[Any, ...]
 
 
 class Image(NamedTuple):
-    """A row before a statement: its key as Python values, and each recorded column as the backend reads it."""
+    """A row before a statement: its key as Python values, and each recorded column as the backend reads it.
+
+    When it is recorded, a column whose values the history doesn't hold has the JSON of its old form instead, or None
+    where it did not change; and behind all columns stand the new forms of those.
+    """
 
     key: Key
     values: tuple[Any, ...]
@@ -43,19 +47,48 @@ class DriverRead(NamedTuple):
     images: Callable[[Any], dict[Key, Image]]
 
 
+class Protected(NamedTuple):
+    """What is read back of a row whose history holds other forms of values.
+
+    ``values`` are those of the protected columns, and of those that say whose they are, as an image has them; ``keys``
+    the names of the persons' keys, 32 characters each, with the person behind it.
+    """
+
+    key: Key
+    label: str
+    values: Sequence[Any]
+    keys: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one statement of recording writes of one table.
 
     ``inserted`` and ``deleted`` are keys of rows that stand in the table now, ``images`` rows as they were.
-    ``protected`` is the JSON of what the history holds of columns whose values it doesn't, by the rows' labels: the
-    new form ``n0``, ``n1`` and so on, and, where it changed, the JSON of the old one, ``b0`` and so on.
+    ``protected`` is the JSON of what the history holds of columns whose values it doesn't, by the labels of the
+    inserted and deleted rows: the forms ``n0``, ``n1`` and so on.  Images have such forms with them.
     """
 
     inserted: Sequence[Key] = ()
     images: Sequence[Image] = ()
     deleted: Sequence[Key] = ()
     protected: str | None = None
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Give it as a whole, or else, kind by kind, batches of at most so many rows, without a document."""
+        if 0 < max(len(self.inserted), len(self.images), len(self.deleted)) <= size:
+            yield self
+            return
+        for start in range(0, len(self.deleted), size):
+            yield Batch(deleted=self.deleted[start : start + size])
+        for start in range(0, len(self.inserted), size):
+            yield Batch(inserted=self.inserted[start : start + size])
+        for start in range(0, len(self.images), size):
+            yield Batch(images=self.images[start : start + size])
+
+    def keys(self) -> list[Key]:
+        """Give the keys of its rows, each once."""
+        return list(dict.fromkeys((*self.inserted, *self.deleted, *(image.key for image in self.images))))
 
 
 @dataclass(frozen=True, slots=True)

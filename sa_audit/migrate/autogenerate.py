@@ -6,7 +6,7 @@ trail's tables is taken out of the list, and what :mod:`.comparison` finds is pu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -92,7 +92,13 @@ def compare_trails(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> Prio
     done: set[Place] = set()
     later = baseline_is_later(context)
     objects = live.objects(_schemas(context, script, trails, upgrade_ops))
-    capturing = _capture(context, script, objects, upgrade_ops, histories, following)
+    formed = [each for group in histories.values() for each in group if each.formed]
+    there = {
+        place: live.columns(place)
+        for place in map(script.place, (each.table for each in formed))
+        if live.has_table(place)
+    }
+    capturing = _capture(context, script, objects, upgrade_ops, histories, following, there)
     comparisons = [Comparison(script, live, *pair, following, done, objects, later) for pair in histories.items()]
     structure = [operation for comparison in comparisons for operation in comparison.structure()]
     contents = [operation for comparison in comparisons for operation in comparison.contents()]
@@ -130,6 +136,7 @@ def _capture(
     upgrade_ops: ops.UpgradeOps,
     histories: dict[Trail, list[AuditedTable]],
     following: Following,
+    there: Mapping[Place, Collection[str]],
 ) -> Capturing:
     """Give what is done about trigger capture, of tables that are not audited any more too."""
     gone = {_place(script, operation) for operation in upgrade_ops.ops if isinstance(operation, ops.DropTableOp)}
@@ -138,7 +145,7 @@ def _capture(
     audited = {script.place(table) for trail in histories for table in trail.audited}
     plain = {script.place(table) for table in context.sorted_tables if not is_trail_table(table)}
     group = [entry for group in histories.values() for entry in group]
-    return follow_capture(script, objects, group, following, changed, (gone | plain) - audited)
+    return follow_capture(script, objects, group, following, changed, (gone | plain) - audited, there)
 
 
 def metadatas_of(context: AutogenContext) -> list[sa.MetaData]:

@@ -8,13 +8,15 @@ Imports script, operations, live, following, model, ddl and Alembic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from alembic.operations import ops
 
 from ..ddl import TrailObject
+from ..ddl.forms import holds
+from ..errors import ConfigurationError
 from ..model.history import AuditedTable
 from .following import Following
 from .operations import ReplaceObject
@@ -109,6 +111,7 @@ def follow_capture(
     following: Following,
     changed: set[Place],
     unrecorded: set[Place],
+    there: Mapping[Place, Collection[str]],
 ) -> Capturing:
     """Compare what records the tables of a trail with what should.
 
@@ -119,6 +122,10 @@ def follow_capture(
         following: what happens to them.
         changed: the tables that the migration changes.
         unrecorded: tables of the environment that are not audited, or go.
+        there: the columns of the tables with digests or ciphertext that stand in the database already.
+
+    Raises:
+        ConfigurationError: if the values of a table that stands would have to be brought into another form.
     """
     found = Capturing()
     places = set(unrecorded)
@@ -129,6 +136,12 @@ def follow_capture(
         if audited.by_trigger:
             expected |= {script.key(entry): entry for entry in script.capture_of(audited)}
     standing = script.capturing(live, places)
+    captured = {(script.known(entry.schema), entry.table) for entry in standing.values()}
+    for audited in histories:
+        place = script.place(audited.table)
+        if place in there:
+            _refuse_switch(audited, place in captured)
+            _refuse_clear(audited, there[place], [entry.definition for entry in standing.values()])
     again, lifted = _affected(script, standing, expected, following, changed)
     for key in expected.keys() - again.keys():
         if key in standing and standing[key].definition != expected[key].definition:
@@ -143,6 +156,32 @@ def follow_capture(
         kept = [entry for entry in made if script.key(entry) in closing]
         found.last.append(SetCapture(script, "what records " + _tables(made), made, kept))
     return found
+
+
+def _refuse_switch(audited: AuditedTable, captured: bool) -> None:
+    """Refuse to switch the capture of a table whose columns hold values now, and would have to hold forms; or back."""
+    if audited.formed and captured != audited.by_trigger:
+        column, now = audited.formed[0], "trigger" if audited.by_trigger else "session"
+        raise ConfigurationError(
+            f"column {column.source} has the policy {column.policy!r}, and {audited.table.fullname} stands already: "
+            f"with capture={now!r} the column would hold another form of its values than it does, and a migration has "
+            "no key to make it: make a new table, and copy the rows over through the application's models"
+        )
+
+
+def _refuse_clear(audited: AuditedTable, columns: Collection[str], definitions: Collection[str]) -> None:
+    """Refuse a policy for a column that stands, of whose values the triggers that stand demand no form."""
+    for column in audited.stored:
+        former = column.source.info.get("sa_audit.renamed_from")
+        names = [str(name) for name in (column.name, former) if name in columns]
+        tables = [name for name in (audited.table.name, audited.options.renamed_from) if name]
+        said = [holds(table, name).replace("'", "''") for table in tables for name in names]
+        if names and not any(each in definition for each in said for definition in definitions):
+            raise ConfigurationError(
+                f"column {column.source} has the policy {column.policy!r} and holds values already, which the "
+                "migration can't bring into the form that the column shall hold: add a new column with the policy and "
+                "no server default, and copy the values over by an UPDATE through the application's models"
+            )
 
 
 def _affected(

@@ -181,7 +181,7 @@ class _Columns:
         Raises:
             ConfigurationError: naming the column.
         """
-        for column in self.audited.protected:
+        for column in self.audited.formed:
             if column.source is source:
                 raise ConfigurationError(
                     f"column {source} has the policy {column.policy!r} and holds values already, which the migration "

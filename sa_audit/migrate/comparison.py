@@ -244,13 +244,13 @@ class Comparison:
         ]
         if self._stands(audited.table) or self.script.place(audited.table) in self.following.tables:
             keyed = len(audited.table.primary_key.columns) > 0
-            if audited.protected and not keyed:
+            if audited.formed and not keyed:
                 raise ConfigurationError(
-                    f"column {audited.protected[0].source} has the policy {audited.protected[0].policy!r}, which only "
+                    f"column {audited.formed[0].source} has the policy {audited.formed[0].policy!r}, which only "
                     f"sa-audit baseline can apply to the rows that stand in {audited.table.fullname} now, and the "
                     "table has no primary key for it to go by: give it one, or use Mask() for the column"
                 )
-            later = keyed and (self.later or bool(audited.protected))
+            later = keyed and (self.later or bool(audited.formed))
             (result.later if later else result.baselines).append(audited)
 
     def _former_name(self, audited: AuditedTable) -> str | None:

@@ -259,6 +259,25 @@ def _columns(
     if remarks:
         log.warning("a column goes and another comes; for a rename: alembic -x %s=%s", HINT, remarks[0])
         upgrade_ops.ops.insert(upgrade_ops.ops.index(changes), PossibleRename(HINT, remarks))
+    if place in following.columns:
+        _apart(upgrade_ops, changes)
+
+
+def _apart(upgrade_ops: ops.UpgradeOps, changes: ops.ModifyTableOps) -> None:
+    """Put drops of indexes and constraints before the renames, and the rest behind them, in batches of their own.
+
+    So each index is dropped and made under the column names of its moment, on the way back as well.  SQLite's batch
+    makes a table from its former columns and can't put an index on a name that it only just gave.
+    """
+    drops = [entry for entry in changes.ops if isinstance(entry, (ops.DropIndexOp, ops.DropConstraintOp))]
+    renames = [entry for entry in changes.ops if isinstance(entry, RenameColumn)]
+    rest = [entry for entry in changes.ops if entry not in drops and entry not in renames]
+    index = upgrade_ops.ops.index(changes)
+    upgrade_ops.ops[index : index + 1] = [
+        ops.ModifyTableOps(changes.table_name, group, schema=changes.schema)
+        for group in (drops, renames, rest)
+        if group
+    ]
 
 
 def _rename_column(

@@ -42,6 +42,11 @@ def _options(table: sa.Table, dialect: Dialect) -> dict[str, Any]:
     return {name: value for name, value in table.dialect_kwargs.items() if name.split("_")[0] in wanted}
 
 
+def named_schema(dialect: Dialect) -> str | None:
+    """Give the default schema where the trail's tables are named with it: on PostgreSQL, as ``search_path`` varies."""
+    return dialect.default_schema_name if dialect.name == "postgresql" else None
+
+
 def plain_column(column: sa.Column[Any], dialect: Dialect) -> sa.Column[Any]:
     """Give a column by its database name, with its core type, its nullability and the database's own default."""
     default = server_default(column, dialect)
@@ -63,7 +68,9 @@ def server_default(column: sa.Column[Any], dialect: Dialect) -> Any:
         return sa.Identity() if dialect.supports_identity_columns else None
     if not isinstance(default, sa.DefaultClause) or isinstance(default.arg, str):
         return None
-    text = str(default.arg.compile(dialect=dialect)).replace("%%", "%")
+    schema = named_schema(dialect)
+    names: dict[str, Any] = {"schema_translate_map": {None: schema}, "render_schema_translate": True} if schema else {}
+    text = str(default.arg.compile(dialect=dialect, **names)).replace("%%", "%")
     return None if text == "NULL" else sa.text(text.replace("\\:", ":"))
 
 

@@ -13,7 +13,8 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import render_op
 from alembic.operations import ops
 
-from .steps import DOWNGRADE, Choice, ExecuteText, IfMissing, Remark, RenameTable, Step, TrailOperation
+from .plain import named_schema
+from .steps import DOWNGRADE, Choice, ExecuteText, IfMissing, Remark, RenameTable, Step, TrailOperation, placed_steps
 from .text import python_string
 
 
@@ -27,7 +28,8 @@ def revision_of(context: AutogenContext) -> str | None:
 
 @renderers.dispatch_for(TrailOperation)
 def _operation(context: AutogenContext, operation: TrailOperation) -> list[str]:
-    return [line for step in operation.steps(revision_of(context)) for line in _step(context, step)]
+    steps = placed_steps(operation, revision_of(context), named_schema(context.dialect))
+    return [line for step in steps for line in _step(context, step)]
 
 
 @renderers.dispatch_for(ExecuteText)

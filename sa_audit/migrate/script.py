@@ -18,6 +18,7 @@ from ..ddl import Backend, TrailObject, backend_for
 from ..ddl.objects import Kind, dropped, spoken, statements
 from ..model.history import AuditedTable, RecordedColumn, Trail
 from ..model.log import PRUNE
+from .plain import named_schema
 from .text import wrapped
 
 Place = tuple[str | None, str]
@@ -136,7 +137,7 @@ class Script(ABC):
     def sequence(self, trail: Trail) -> TrailObject | None:
         """Give the sequence of ``audit_id``, where there is one."""
         name = trail.sequence.name
-        schema = trail.sequence.schema
+        schema = trail.sequence.schema or named_schema(self.dialect)
         full = f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
         return TrailObject(
             kind="sequence",
@@ -318,7 +319,7 @@ class Script(ABC):
     def copies(self, audited: AuditedTable, alias: str, indent: str = "    ") -> str:
         """Give the expressions of a baseline's SELECT."""
         values = [
-            self._last_form(audited, column, alias) if column.protected else f"{alias}.{self.quote(column.name)}"
+            self._last_form(audited, column, alias) if column.formed else f"{alias}.{self.quote(column.name)}"
             for column in audited.recorded
         ]
         return wrapped(["entry.id", "entry.recorded_at", "'B'", "1", *values], indent)

@@ -1,7 +1,7 @@
 """What an operation of the library consists of: Alembic's own operations, comments, and two kinds of condition.
 
 A :class:`TrailOperation` says its steps; performing runs them and rendering prints them, so that a migration holds
-core calls only.  Imports text, SQLAlchemy and Alembic.
+core calls only.  Imports plain, text, SQLAlchemy and Alembic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations, ops
 
 from ..ddl.objects import spoken
+from .plain import named_schema
 from .text import escaped
 
 DOWNGRADE: Final = "sa_audit.downgrade"
@@ -167,9 +168,34 @@ class Nothing(TrailOperation):
         return ("sa_audit", "nothing")
 
 
+def placed_steps(operation: TrailOperation, revision: str | None, schema: str | None) -> Iterator[Step]:
+    """Give the steps of an operation, whose tables stand in a schema where they name none.
+
+    The texts of guards name the schema of each table.  So do the calls then, whatever ``search_path`` they run under.
+
+    Args:
+        operation: what is done.
+        revision: the identifier of the migration, where it is known.
+        schema: the default schema by name; None where tables are not named with theirs.
+    """
+    for step in operation.steps(revision):
+        yield _placed(step, schema) if schema else step
+
+
+def _placed(step: Step, schema: str) -> Step:
+    if isinstance(step, Choice):
+        otherwise, archive = (
+            tuple(_placed(entry, schema) for entry in part) for part in (step.otherwise, step.archive)
+        )
+        return Choice(otherwise, archive)
+    if isinstance(step, ops.MigrateOperation) and getattr(step, "schema", schema) is None:
+        step.schema = schema  # type: ignore[attr-defined] # what operations on tables have
+    return step
+
+
 def perform(operations: Operations, operation: TrailOperation) -> None:
     """Run the steps of an operation, as the file that is rendered from it would."""
-    for step in operation.steps(None):
+    for step in placed_steps(operation, None, named_schema(operations.migration_context.dialect)):
         _run(operations, step)
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError
 from .configuration import AuditOptions
 from .names import MAX_NAME, short_name
 from .policy import Digest, Encrypt, Exclude, Mask, Policy, policy_of
+from .stored import StoredDigest, StoredEncrypted, StoredType, check_digestible, declared_type
 from .tables import DB_TXID, RANDOM_SALT, TRAIL_TABLE, NextAuditId, PartitionedKey
 from .types import BigId, DigestType, EncryptedType, Salt, UTCDateTime, plain_type
 
@@ -66,14 +67,29 @@ class RecordedColumn:
         return isinstance(self.policy, Encrypt)
 
     @property
-    def protected(self) -> bool:
+    def formed(self) -> bool:
         """Whether the history holds another form of the value, which only Python can make of it."""
         return isinstance(self.policy, Digest | Encrypt)
 
     @property
+    def stored(self) -> bool:
+        """Whether the column itself holds that form already, for a trigger to copy."""
+        return isinstance(self.source.type, StoredType)
+
+    @property
+    def protected(self) -> bool:
+        """Whether that form has to be made when a row is recorded."""
+        return self.formed and not self.stored
+
+    @property
+    def declared(self) -> TypeEngine[Any]:
+        """The type that the column was declared with."""
+        return declared_type(self.source.type)
+
+    @property
     def shown_type(self) -> TypeEngine[Any]:
         """The type by which recorded values are read."""
-        if self.protected and self.recorded is not None:
+        if self.formed and self.recorded is not None:
             return self.recorded.type
         return self.source.type
 
@@ -121,7 +137,7 @@ class AuditedTable:
 
     @property
     def protected(self) -> list[RecordedColumn]:
-        """The recorded columns whose values the history holds in another form."""
+        """The recorded columns whose form has to be made when a row is recorded."""
         known: list[RecordedColumn] | None = self.memo.get("protected")
         if known is None:
             known = self.memo["protected"] = [column for column in self.columns if column.protected]
@@ -130,14 +146,27 @@ class AuditedTable:
     @property
     def encrypted(self) -> list[RecordedColumn]:
         """The recorded columns whose values the history holds encrypted."""
-        return [column for column in self.protected if column.encrypted]
+        return [column for column in self.formed if column.encrypted]
+
+    @property
+    def formed(self) -> list[RecordedColumn]:
+        """The recorded columns of which the history holds a form, wherever that is made."""
+        known: list[RecordedColumn] | None = self.memo.get("formed")
+        if known is None:
+            known = self.memo["formed"] = [column for column in self.columns if column.formed]
+        return known
+
+    @property
+    def stored(self) -> list[RecordedColumn]:
+        """The recorded columns that hold that form themselves, since a trigger copies it."""
+        return [column for column in self.formed if column.stored]
 
     @property
     def protected_reads(self) -> list[RecordedColumn]:
         """The protected columns, and behind them those that say whose values the encrypted ones are."""
         known: list[RecordedColumn] | None = self.memo.get("protected_reads")
         if known is None:
-            subjects = dict.fromkeys(self.subject_of(column) for column in self.encrypted)
+            subjects = dict.fromkeys(self.subject_of(column) for column in self.protected if column.encrypted)
             known = self.memo["protected_reads"] = [*self.protected, *subjects]
         return known
 
@@ -271,16 +300,23 @@ class AuditedTable:
         elif isinstance(policy, Mask):
             self.columns.append(RecordedColumn(column, None, policy))
         elif isinstance(policy, Digest):
-            self._check_protected(column, policy)
-            self.columns.append(RecordedColumn(column, self._shadow(column, DigestType()), policy))
+            self._add_formed(column, policy, DigestType())
         elif isinstance(policy, Encrypt):
-            self._check_protected(column, policy)
             self._check_encryptable(column, policy)
-            self.columns.append(RecordedColumn(column, self._shadow(column, EncryptedType()), policy))
+            self._add_formed(column, policy, EncryptedType())
             self.trail.watch_keys()
         else:
             self.columns.append(RecordedColumn(column, self._shadow(column), policy))
             self.index_foreign_keys()
+
+    def _add_formed(self, column: sa.Column[Any], policy: Policy, type_: TypeEngine[Any]) -> None:
+        """Record a column of which the history holds a form."""
+        self._check_protected(column, policy)
+        column.type = declared_type(column.type)  # a copy of a table brings the other one's along
+        known = RecordedColumn(column, self._shadow(column, type_), policy)
+        self.columns.append(known)
+        if self.by_trigger:
+            self._store(known)
 
     def _check_protected(self, column: sa.Column[Any], policy: Policy) -> None:
         if column.foreign_keys:
@@ -288,10 +324,9 @@ class AuditedTable:
                 f"column {column} has the policy {policy!r} and a foreign key, which would lead nowhere in the past: "
                 "leave the policy out, and keep personal data out of keys"
             )
-        self.check_capture()
 
     def _check_encryptable(self, column: sa.Column[Any], policy: Policy) -> None:
-        type_: Any = column.type
+        type_: Any = declared_type(column.type)
         while isinstance(type_, sa.types.TypeDecorator):
             type_ = type_.impl_instance
         plain = isinstance(type_, sa.String | sa.Integer | sa.Date) and not isinstance(type_, sa.Enum)
@@ -302,21 +337,33 @@ class AuditedTable:
             )
 
     def check_capture(self) -> None:
-        """Refuse trigger capture of a table whose values only Python can bring into the form that is recorded.
+        """Have the columns of a table that triggers record hold what the history shall hold, for a trigger has no key.
 
         Raises:
-            ConfigurationError: naming the column.
+            ConfigurationError: if the table is in use already, or the values of a column can't be brought into a form.
         """
-        if not self.by_trigger:
-            return
-        for column in self.table.columns:
-            policy = policy_of(column.info, str(column))
-            if isinstance(policy, Digest | Encrypt):
+        for column in self.formed:
+            if column.stored == self.by_trigger:
+                continue
+            mappers = (mapper for registry in self.trail.registries for mapper in registry.mappers)
+            if self.trail.used or any(mapper.configured and self.table in mapper.tables for mapper in mappers):
                 raise ConfigurationError(
-                    f"column {column} has the policy {policy!r}, and a trigger would need the key, which the database "
-                    "must not have: use capture='session' for this table, Mask() for the column, or keep in the "
-                    "column itself what the history shall hold"
+                    f"column {column.source} has the policy {column.policy!r}, and how its table is recorded says what "
+                    "it holds: call configure(capture=...) before the mappers are configured and the table is written"
                 )
+            self._store(column)
+
+    def _store(self, column: RecordedColumn) -> None:
+        """Give a column the type that its table's capture asks for."""
+        source, declared = column.source, column.declared
+        self.memo.clear()
+        if not self.by_trigger:
+            source.type = declared
+        elif column.encrypted:
+            source.type = StoredEncrypted(self, column.name, declared)
+        else:
+            check_digestible(source)
+            source.type = StoredDigest(self, column.name, declared)
 
     def _shadow(self, column: sa.Column[Any], type_: TypeEngine[Any] | None = None) -> sa.Column[Any]:
         pending = type_ is None and isinstance(column.type, sa.types.NullType)

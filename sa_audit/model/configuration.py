@@ -99,8 +99,10 @@ class AuditOptions:
         if self.retention is not None and not isinstance(self.retention, Retention):
             raise ConfigurationError(f"AuditOptions(retention={self.retention!r}): give sa_audit.Retention(keep=...)")
         _check_partition(self.partition, "AuditOptions")
-        if self.history_table is not None and not self.history_table:
-            raise ConfigurationError("AuditOptions(history_table=''): give a name, or leave it out")
+        for name in ("history_table", "renamed_from"):
+            given = getattr(self, name)
+            if given is not None and not is_name(given):
+                raise ConfigurationError(f"AuditOptions({name}={given!r}): give a name, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class Roles:
     def __post_init__(self) -> None:
         names = (self.owner, *self.groups)
         for name in names:
-            if not name or "\0" in name or len(name.encode()) > 63:
+            if not is_name(name) or "\0" in name or len(name.encode()) > 63:
                 raise ConfigurationError(f"Roles with the name {name!r}: give a name of 1 to 63 bytes")
         if len(set(names)) < len(names):
             raise ConfigurationError(f"Roles{names!r}: give five different names")
@@ -159,6 +161,8 @@ class Configuration:
     def __post_init__(self) -> None:
         _check_capture(self.capture, "configure")
         _check_partition(self.partition, "configure")
+        if self.schema is not None and not is_name(self.schema):
+            raise ConfigurationError(f"configure(schema={self.schema!r}): give the name of a schema, or leave it out")
         if self.text_dml not in ("refuse", "allow"):
             raise ConfigurationError(f"configure(text_dml={self.text_dml!r}): give 'refuse' or 'allow'")
         for name in ("require_actor", "require_reason", "looks", "testing"):

@@ -34,6 +34,8 @@ class Trail:
         self.audited: dict[sa.Table, AuditedTable] = {}
         self.pending: list[tuple[AuditedTable, sa.Column[Any], sa.Column[Any]]] = []
         self.registries: weakref.WeakSet[orm.registry] = weakref.WeakSet()
+        self.memo: dict[Any, Any] = {}
+        """What is worked out once, such as statements on its tables."""
         self.used = False
         self.configured = False
         self.captures = False

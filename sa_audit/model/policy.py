@@ -54,7 +54,7 @@ class Digest(Policy):
     """Record a keyed digest (HMAC-SHA-256) of the value: equality can be shown, the value can't.
 
     The key comes from the :class:`~sa_audit.KeyProvider` that ``configure(keys=...)`` names; the database never has
-    it, so that a table with such a column can't be recorded by triggers.  NULL stays NULL.
+    it, so that of a table which triggers record the column itself holds the digest.  NULL stays NULL.
     """
 
 
@@ -75,7 +75,8 @@ class Encrypt(Policy):
     """Record the value encrypted (AES-256-GCM) under the key of the person that it is about.
 
     Destroying the key, by :func:`sa_audit.erase`, makes every recorded value of the person unreadable, while the
-    record and its proofs stay.  The column holds text, whole numbers or dates.  NULL stays NULL.
+    record and its proofs stay.  The column holds text, whole numbers or dates; in a table that triggers record it holds
+    the ciphertext itself, and the application goes on with the values.  NULL stays NULL.
 
     Args:
         subject: the column of the same table that says whose value it is, by its name in the database; None: that of

@@ -64,7 +64,7 @@ def digest(column: Any, value: str | int) -> list[Digested]:
     """
     source = sa.inspect(column).expression if hasattr(column, "__clause_element__") else column
     audited = audited_of(getattr(source, "table", None))
-    found = next((one for one in audited.protected if one.name == source.name), None) if audited is not None else None
+    found = next((one for one in audited.formed if one.name == source.name), None) if audited is not None else None
     if audited is None or found is None or not isinstance(found.policy, Digest):
         raise NotAudited(f"{column} has no digest in the history: give a column with the policy Digest()")
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import IntegrityFinding, UnusableKey
-from ..model import AuditedTable, Encrypted, RecordedColumn
+from ..model import AuditedTable, Encrypted, Erased, RecordedColumn
 from .keys import KEY_SIZE, KeyProvider
 
 if TYPE_CHECKING:
@@ -83,11 +83,19 @@ def new_key() -> PersonKey:
     return PersonKey(os.urandom(16).hex(), os.urandom(KEY_SIZE))
 
 
-def encrypted(key: PersonKey, place: Place, text: str) -> Encrypted:
-    """Encrypt a value's text."""
+def encrypted(key: PersonKey, place: Place, text: str, tagged: str | None = None) -> Encrypted:
+    """Encrypt a value's text.
+
+    Args:
+        key: the person's.
+        place: what it is bound to.
+        text: the text.
+        tagged: what the tag is of besides the text; None: the row of the place.
+    """
     nonce = os.urandom(_NONCE)
     sealed = nonce + key.cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), place.bound(key.name))
-    return Encrypted(f"{PREFIX}{key.name}:{tag_of(key, place, text)}:{b2a_base64(sealed, newline=False).decode()}")
+    tag = tag_of(key, place.row if tagged is None else tagged, text)
+    return Encrypted(f"{PREFIX}{key.name}:{tag}:{b2a_base64(sealed, newline=False).decode()}")
 
 
 def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
@@ -116,10 +124,10 @@ def decrypted(key: PersonKey, places: Sequence[Place], value: str) -> str:
     )
 
 
-def tag_of(key: PersonKey, place: Place, text: str) -> str:
-    """Give the tag of a value: 32 hexadecimal digits, the same whatever the table and column are called."""
+def tag_of(key: PersonKey, row: str, text: str) -> str:
+    """Give the tag of a value: 32 hexadecimal digits, the same for the same text in the same row."""
     made = key.tags.copy()
-    made.update(f"[{_quoted(place.row)}, {_quoted(text)}]".encode())
+    made.update(f"[{_quoted(row)}, {_quoted(text)}]".encode())
     return made.hexdigest()[:32]
 
 
@@ -130,6 +138,11 @@ def key_name(value: str) -> str:
         IntegrityFinding: if it is not of the form.
     """
     return _parts(value)[0]
+
+
+def is_encrypted(value: str) -> bool:
+    """Tell whether a text is of the form."""
+    return _FORM.fullmatch(value) is not None
 
 
 def tag(value: str) -> str:
@@ -152,7 +165,18 @@ def places_of(audited: AuditedTable, column: RecordedColumn, row: str) -> list[P
         tables.append(f"{schema}{audited.options.renamed_from}")
     former = column.source.info.get("sa_audit.renamed_from")
     names = [column.name, *([former] if former else [])]
-    return [Place(table, name, row) for table in tables for name in names]
+    rows = ["", row] if column.stored and row else [row]
+    return [Place(table, name, each) for each in rows for table in tables for name in names]
+
+
+def stored_place(audited: AuditedTable, column: RecordedColumn) -> Place:
+    """Give where a value stands that is encrypted before its row is written: its key may not be known by then."""
+    return Place(audited.table.fullname, column.name, "")
+
+
+def stored_form(key: PersonKey, audited: AuditedTable, column: RecordedColumn, text: str) -> Encrypted:
+    """Encrypt a value for the column itself, from which a trigger copies it."""
+    return encrypted(key, stored_place(audited, column), text, tagged=json.dumps([audited.table.fullname, column.name]))
 
 
 def event_place(entry: int, action: str, table: str | None, identity: str | None) -> Place:
@@ -188,6 +212,7 @@ class Secrets:
         self.life = float(getattr(provider, "cache_seconds", LIFE))
         self._known: dict[str, tuple[PersonKey, float]] = {}
         self._loaded: dict[str, tuple[Wrapped | None, float]] = {}
+        self._doubted: set[str] = set()
         self._lock = threading.Lock()
 
     def known(self, name: str) -> PersonKey | None:
@@ -208,6 +233,7 @@ class Secrets:
         """Forget a key at once."""
         with self._lock:
             self._known.pop(name, None)
+            self._doubted.add(name)
 
     def unwrapped(self, wrapped: Wrapped) -> PersonKey:
         """Unwrap a key, and see that it is the one that was made.
@@ -237,9 +263,23 @@ class Secrets:
         with self._lock:
             known = {name: one for name, one in self._loaded.items() if one[1] > now}
             self._loaded = {**known, **{name: (wrapped, now + self.life) for name, wrapped in found.items()}}
-        for name, wrapped in found.items():
-            if wrapped is None:
-                self.forget(name)
+            self._doubted.difference_update(found)
+            for name, wrapped in found.items():
+                if wrapped is None:
+                    self._known.pop(name, None)
+
+    def is_fresh(self, name: str) -> bool:
+        """Tell whether it was read lately that a key is there, or destroyed."""
+        return name not in self._doubted and name in self._loaded and self._loaded[name][1] > time.monotonic()
+
+    def shown(self, audited: AuditedTable, name: str, value: str) -> Any:
+        """Give the text of a value that a column holds encrypted, or the marker ``Erased``."""
+        key_of = key_name(value)
+        # what RETURNING gives is read before anything can be loaded, and was encrypted here just before
+        key = self.known(key_of) if key_of not in self._loaded else None
+        key = key if key is not None else self.open(key_of)
+        column = next(each for each in audited.columns if each.name == name)
+        return Erased if key is None else decrypted(key, places_of(audited, column, ""), value)
 
     def is_loaded(self, name: str) -> bool:
         """Tell whether it is known of a key that it is there, or destroyed."""

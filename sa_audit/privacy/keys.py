@@ -169,7 +169,7 @@ def keys_of(audited: AuditedTable) -> KeyProvider:
     """
     keys: KeyProvider | None = audited.trail.configuration.keys
     if keys is None:
-        column = audited.protected[0]
+        column = audited.formed[0]
         raise UnusableKey(
             f"column {column.source} has the policy {column.policy!r}, and there is no key for it: "
             "sa_audit.configure(base, keys=...) names where keys come from, such as sa_audit.privacy.FileKeys(path)"

@@ -10,18 +10,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..model import AuditedTable
 from .entity import Subject
 from .past import Past
 from .past_database import past_database
-from .past_state import recorded_at
+from .past_state import seen_at
 from .rows import Source
 from .sealed import moment_of
 
-Visible = Callable[[sa.Table], sa.ColumnElement[bool]]
+Visible = Callable[[AuditedTable], sa.ColumnElement[bool]]
 
 
 def visibility(source: Source, subject: Subject, when: Any) -> Visible:
-    """Give the condition for the rows of a history table that a moment can see.
+    """Give the condition for the rows of a table's history that a moment can see.
 
     Args:
         source: where they are read.
@@ -36,5 +37,5 @@ def visibility(source: Source, subject: Subject, when: Any) -> Visible:
     database = past_database(source.connection.dialect)
     database.accept(moment)
     database.check_future(source.connection, moment)
-    Past(moment, ()).require_tracked(source.connection, database, [subject.parts[0].audited])
-    return lambda history: recorded_at(history, moment)
+    Past(moment, ()).require_tracked(source.connection, database, [part.audited for part in subject.parts])
+    return lambda audited: seen_at(audited, moment)

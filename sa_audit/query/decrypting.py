@@ -64,7 +64,7 @@ def opened(
     """Give the value of an encrypted one, or the marker ``Erased``."""
     if key is None:
         return Erased
-    return reader.decoded(column.source.type, decrypted(key, places_of(audited, column, label), value))
+    return reader.decoded(column.declared, decrypted(key, places_of(audited, column, label), value))
 
 
 class PastEncrypted(UserDefinedType[Any]):

@@ -5,12 +5,13 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..errors import NotAudited
+from ..model import AuditedTable
 from .at import visibility
 from .change import Change
 from .entity import Identity, Subject, resolve
@@ -19,6 +20,9 @@ from .looks import look
 from .pruned import refuse_pruned_since
 from .rows import Source, rows_of, source_of
 from .window import parse_since, parse_until
+
+LATEST: Final = object()
+"""In place of a moment: whatever is recorded. None is not it, so that a caller's missing moment is refused."""
 
 
 @look
@@ -146,14 +150,14 @@ def diff(session: Session, entity: Any, key: Any, earlier: Any, later: Any) -> d
 
 
 def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -> list[list[Change]]:
-    """Give a row's changes as far as each of some moments can see them; None: all of them.
+    """Give a row's changes as far as each of some moments can see them; ``LATEST``: all of them.
 
     Raises:
         NotAudited: if the row was never recorded.
         InvalidMoment: for a moment that can't be asked about.
     """
-    visible = [visibility(source, subject, when) if when is not None else _everything for when in whens]
-    rows = rows_of(source, subject, [identity], lambda part: [criterion(part.history) for criterion in visible])
+    visible = [visibility(source, subject, when) if when is not LATEST else _everything for when in whens]
+    rows = rows_of(source, subject, [identity], lambda part: [criterion(part.audited) for criterion in visible])
     if all(row.op == "T" for row in rows):
         raise NotAudited(f"{subject.name} {shown(identity)} was never recorded: there is no history of it")
     return [
@@ -162,7 +166,7 @@ def moments(source: Source, subject: Subject, identity: Identity, *whens: Any) -
     ]
 
 
-def _everything(history: sa.Table) -> sa.ColumnElement[bool]:
+def _everything(audited: AuditedTable) -> sa.ColumnElement[bool]:
     return sa.true()
 
 

@@ -5,26 +5,29 @@ Imports model, capture and SQLAlchemy only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
-from ..capture.access import is_quiet, quietly
+from ..capture.access import BATCH, is_quiet, quietly
 from ..capture.access_plan import identified_by
-from ..capture.access_writing import write_accesses
+from ..capture.access_writing import write_access_rows, write_accesses
 from ..capture.identity import identity_text
-from ..ddl.backend import AccessRecord, speaks_for
+from ..ddl.backend import AccessRecord, backend_for, speaks_for
 from ..errors import AuditError
 from ..model import AuditedTable
 from ..model.history import Trail, reading
-from .change import Access, Change, Event, Page, TransactionRecord
+from .change import Access, Change, Discrepancy, Event, Page, TransactionRecord
 from .entity import Identity, Subject, resolve
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Found = TypeVar("Found", bound=Discrepancy)
 Shown = dict[AuditedTable, dict[str, None]]
 
 
@@ -48,6 +51,64 @@ def look(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return looked
+
+
+def look_through(session: Session, name: str, subject: Subject, found: Generator[Found, None, None]) -> Iterator[Found]:
+    """Iterate over what a public function finds; record that it was asked, and each row before it is handed over.
+
+    Args:
+        session: where it is asked.
+        name: of the function.
+        subject: what about.
+        found: what it finds, read as it goes on: :class:`~.change.Discrepancy`.
+    """
+    audited = next((part.audited for part in subject.parts if part.audited.options.reads), None)
+    with contextlib.closing(found):
+        yield from found if audited is None or is_quiet() else _recorded(session, name, subject, audited, found)
+
+
+def _recorded(
+    session: Session, name: str, subject: Subject, audited: AuditedTable, found: Iterator[Found]
+) -> Iterator[Found]:
+    connection = session.connection(bind_arguments=subject.bind_arguments)
+    size = BATCH if backend_for(connection.dialect).reads_while_others_write else None
+    batch = _next(found, size)
+    more = size is not None and len(batch) == size
+    access = _access(audited, f"{name}()", _texts(audited, batch), "streamed" if more else "known")
+    relaxed = audited.options.reads == "relaxed"
+    (identity,) = write_accesses(connection, audited, [access], relaxed=relaxed)
+    yield from batch
+    while more:
+        batch = _next(found, size)
+        more = bool(batch)
+        rows = (audited.trail, identity, access.values["table_name"], _texts(audited, batch))
+        write_access_rows(connection, audited, [rows], relaxed=relaxed)
+        yield from batch
+
+
+def _next(found: Iterator[Found], size: int | None) -> list[Found]:
+    with quietly():
+        return list(itertools.islice(found, size))
+
+
+def _texts(audited: AuditedTable, found: Iterable[Discrepancy]) -> list[str]:
+    key = identified_by(audited)[2]
+    identities = (one.identity for one in found if None not in one.identity)
+    return list(dict.fromkeys(identity_text(key, identity) for identity in identities))
+
+
+def _access(audited: AuditedTable, statement: str, texts: list[str], known: str) -> AccessRecord:
+    entity, table, _key = identified_by(audited)
+    values = {
+        "entity": entity,
+        "table_name": table,
+        "columns": None,
+        "statement": statement,
+        "criteria": None,
+        "identities": known,
+        "row_count": len(texts) if known == "known" else None,
+    }
+    return AccessRecord(audited.trail, values, texts)
 
 
 def _shown(result: Any, session: Session, trail: Trail | None) -> Shown:
@@ -106,19 +167,6 @@ def _add_asked(shown: Shown, subject: Subject, identity: Identity) -> None:
 def _record(session: Session, name: str, shown: Shown) -> None:
     first = next(iter(shown))
     connection = session.connection(bind_arguments={"clause": first.table})
-
-    accesses = []
-    for audited, texts in shown.items():
-        entity, table, _key = identified_by(audited)
-        values = {
-            "entity": entity,
-            "table_name": table,
-            "columns": None,
-            "statement": f"{name}()",
-            "criteria": None,
-            "identities": "known",
-            "row_count": len(texts),
-        }
-        accesses.append(AccessRecord(audited.trail, values, list(texts)))
+    accesses = [_access(audited, f"{name}()", list(texts), "known") for audited, texts in shown.items()]
     relaxed = all(audited.options.reads == "relaxed" for audited in shown)
     write_accesses(connection, first, accesses, relaxed=relaxed)

@@ -1,7 +1,8 @@
 """The state of an audited table at a moment, as SQL: the query over its history that stands in the table's place.
 
 A row of the history is the state of its key if it leaves a row (insert, update, baseline) and no later row of the key,
-nor a later truncate, had been recorded at the moment.  The moment is a bound parameter, so that one statement serves
+nor a later truncate, had been recorded at the moment.  What a prune carried forward stands for the row that it was
+copied from, once that one is gone.  The moment is a bound parameter, so that one statement serves
 all moments of its kind.  Touches no connection.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import CTE, FromClause
 
+from ..catalog.prunes import is_carried
 from ..model import AuditedTable, Excluded, Marker, Masked, RecordedColumn
 from ..model.names import short_name
 from .decrypting import PastEncrypted, row_label
@@ -72,7 +74,7 @@ def unrecorded(audited: AuditedTable) -> dict[str, Marker | Held]:
             column.name: Held("Encrypt", PastEncrypted(audited, column))
             if column.encrypted
             else Held("Digest", column.shown_type)
-            for column in audited.protected
+            for column in audited.formed
         }
         known = {**masked, **held, **{column.name: Excluded for column in audited.excluded}}
         audited.memo["sa_audit.unrecorded"] = known
@@ -83,6 +85,29 @@ def recorded_at(history: FromClause, moment: Moment) -> sa.ColumnElement[bool]:
     """Give the condition that a row of the history belongs to the state at the moment or to what led to it."""
     type_ = _parameter_type(history, type(moment))
     return _recorded(history, type(moment), sa.bindparam(None, moment.parameter, type_=type_))
+
+
+def seen_at(audited: AuditedTable, moment: Moment) -> sa.ColumnElement[bool]:
+    """Give the condition that a row of a table's history tells of its state at a moment: recorded, or carried forward.
+
+    The moment has to be one that the table can be travelled to.
+    """
+    history = audited.history
+    return sa.or_(recorded_at(history, moment), _stands_for_older(audited, history.alias("sa_audit_earlier")))
+
+
+def _stands_for_older(audited: AuditedTable, earlier: FromClause) -> sa.ColumnElement[bool]:
+    """Give the condition that a row, which a prune carried forward, is the first that is left of its key.
+
+    The row whose values it has was there at the prune's cutoff, and is pruned.
+    """
+    history = audited.history
+    one: sa.ColumnClause[int] = sa.literal_column("1")
+    former = sa.exists(one).where(
+        *(_same(earlier.c[column.key], history.c[column.key], column) for column in audited.key),
+        earlier.c.audit_id < history.c.audit_id,
+    )
+    return sa.and_(is_carried(history), sa.not_(former.correlate(history)))
 
 
 def state_query(
@@ -112,10 +137,13 @@ def state_query(
         for column in audited.columns
         if column.recorded is not None
     ]
+    recorded = _recorded(history, kind, moment)
+    if audited.options.retention is not None:
+        recorded = sa.or_(recorded, _stands_for_older(audited, history.alias("sa_audit_earlier")))
     return sa.select(*columns).where(
         *(history.c[column.key].is_not(sa.null()) for column in audited.key if column.primary_key),
         history.c.audit_op.in_([sa.literal_column(f"'{operation}'") for operation in "IUB"]),
-        _recorded(history, kind, moment),
+        recorded,
         sa.not_(superseded.correlate(history)),
         sa.case((history.c.audit_id <= truncated.scalar_subquery(), one), else_=sa.literal_column("0")) != one,
     )
@@ -132,7 +160,7 @@ def _in_state(
         return column_of(formers[column.name])
     if column.encrypted:
         return sa.type_coerce(recorded, sa.Text()) + " " + row_label(database.dialect, audited, audited.history)
-    return recorded if column.protected else database.as_live(recorded, column.source)
+    return recorded if column.formed else database.as_live(recorded, column.source)
 
 
 def _past_table(

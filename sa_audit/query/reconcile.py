@@ -6,7 +6,7 @@ Imports model, errors and SQLAlchemy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from ..model import RecordedColumn
 from .change import Discrepancy
 from .entity import Part, Subject, subject_of
+from .looks import look_through
 from .protected import Protected
 from .rows import Source, source_of
 
@@ -27,6 +28,7 @@ def reconcile(session: Session, entity: Any) -> Iterator[Discrepancy]:
     Such rows were changed by something that the trail does not see: textual SQL, another program, a bulk load.
     Masked and excluded columns are not compared, nor encrypted values whose key was destroyed.  Of a table without
     primary key, the number of rows with each key is compared with the number recorded.
+    Where reads are recorded, this is one of the rows that it yields.
 
     Args:
         session: where to ask; what it has not flushed is not seen.
@@ -41,10 +43,10 @@ def reconcile(session: Session, entity: Any) -> Iterator[Discrepancy]:
     """
     subject = subject_of(entity)
     source = source_of(session, subject.bind_arguments)
-    return _discrepancies(source, subject)
+    return look_through(session, reconcile.__name__, subject, _discrepancies(source, subject))
 
 
-def _discrepancies(source: Source, subject: Subject) -> Iterator[Discrepancy]:
+def _discrepancies(source: Source, subject: Subject) -> Generator[Discrepancy, None, None]:
     for part in subject.parts:
         if part.audited.table.primary_key.columns:
             yield from _present(source, subject, part)

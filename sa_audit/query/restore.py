@@ -17,7 +17,7 @@ from ..errors import Conflict, InvalidMoment
 from ..model import audited_of
 from .entity import Identity, Subject, resolve
 from .fold import same
-from .history import moments, shown, state_after
+from .history import LATEST, moments, shown, state_after
 from .rows import Source, source_of
 from .writable import check_erased, check_insertable, check_types, version_of, writable
 
@@ -51,7 +51,7 @@ def restore(session: Session, entity: Any, key: Any, when: Any) -> Any:
     subject, identity = resolve(entity, key)
     session.flush()
     source = source_of(session, subject.bind_arguments)
-    then, known = moments(source, subject, identity, when, None)
+    then, known = moments(source, subject, identity, when, LATEST)
     state = state_after(then)
     if not state:
         why = "having been deleted" if then else f"it was first recorded at {known[0].recorded_at.isoformat()}"
@@ -91,10 +91,11 @@ def _restore_object(
             "then: delete it and restore it afterwards"
         )
     names = subject.names(mapper)
-    for column, value in writable(subject.values(mapper, state)).items():
-        if column is not mapper.version_id_col and not same(getattr(present, names[column]), value):
-            setattr(present, names[column], value)
-            flag_modified(present, names[column])
+    with session.no_autoflush:  # a deferred column that is loaded in between would split the change in two
+        for column, value in writable(subject.values(mapper, state)).items():
+            if column is not mapper.version_id_col and not same(getattr(present, names[column]), value):
+                setattr(present, names[column], value)
+                flag_modified(present, names[column])
     session.flush()
     session.refresh(present)
     return present

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from ..ddl.backend import noted_trails
@@ -18,6 +19,9 @@ from ..model.history import known_trails
 from .entity import Subject, mapper_of, root_of, subject_of, subjects_of
 from .records import Kind, RecordPlace
 from .rows import Source, source_of
+
+Seen = dict[tuple[Connection, str | None], dict[str, set[str]]]
+"""The tables of each schema that was looked at, with their columns: read once, however many trails are asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,15 @@ def stretches_of(session: Session, base: Any = None, entity: Any = None) -> list
         subject = subject_of(entity if isinstance(entity, sa.Table) else root_of(mapper_of(entity)))
         return [Stretch(source=source_of(session, subject.bind_arguments), trail=subject.trail, subjects=(subject,))]
     if base is not None:
-        return [_stretch(session, _trail_of(base), None)]
+        trail = _trail_of(base)
+        source, everything = _all_of(session, trail)
+        return [Stretch(source=source, trail=trail, subjects=tuple(everything))]
     stretches: dict[str, Stretch] = {}
     taken: set[str] = set()
+    seen: Seen = {}
     for candidate in _candidates(session):
         complete(candidate.metadata)
-        stretch = _stretch(session, candidate, taken) if candidate.audited else None
+        stretch = _stretch(session, candidate, taken, seen) if candidate.audited else None
         if stretch is None or not stretch.subjects:
             continue
         known = stretches.get(stretch.name)
@@ -91,16 +98,23 @@ def _candidates(session: Session) -> list[Trail]:
     return sorted(trails, key=lambda trail: (trail in here, trail.serial), reverse=True)
 
 
-def _stretch(session: Session, trail: Trail, taken: set[str] | None) -> Stretch:
-    """Give a trail's stretch: with all its tables, or with those that are in the database and not yet ``taken``."""
+def _all_of(session: Session, trail: Trail) -> tuple[Source, list[Subject]]:
+    """Give where a trail stands, and all its subjects.
+
+    Raises:
+        NotAudited: if it has none.
+    """
     tables = list(trail.audited.values())
     if not tables:
         raise NotAudited("nothing of this MetaData is audited: add Audited to its models, or call sa_audit.track()")
-    everything = subjects_of(trail, tables)
-    source = source_of(session, everything[0].bind_arguments)
-    if taken is None:
-        return Stretch(source=source, trail=trail, subjects=tuple(everything))
-    there = _history_tables(source, trail)
+    subjects = subjects_of(trail, tables)
+    return source_of(session, subjects[0].bind_arguments), subjects
+
+
+def _stretch(session: Session, trail: Trail, taken: set[str], seen: Seen) -> Stretch:
+    """Give a trail's stretch, with those of its tables that are in the database and not yet ``taken``."""
+    source, everything = _all_of(session, trail)
+    there = _history_tables(source, trail, seen)
     chosen = []
     for subject in everything:
         names = {part.history.fullname for part in subject.parts}
@@ -110,23 +124,24 @@ def _stretch(session: Session, trail: Trail, taken: set[str] | None) -> Stretch:
     return Stretch(source=source, trail=trail, subjects=tuple(chosen))
 
 
-def _history_tables(source: Source, trail: Trail) -> set[str]:
+def _history_tables(source: Source, trail: Trail, seen: Seen) -> set[str]:
     """Give the full names of the trail's history tables that are in the database, with all the model's columns."""
     schemas = source.connection.get_execution_options().get("schema_translate_map") or {}
-    inspector = sa.inspect(source.connection)
-    present: dict[str | None, dict[str, set[str]]] = {}
     there = set()
     for audited in trail.audited.values():
         history = audited.history
-        if history.schema not in present:
-            present[history.schema] = _columns(source, inspector, schemas.get(history.schema, history.schema))
-        if {column.name for column in history.columns} <= present[history.schema].get(history.name, set()):
+        schema = schemas.get(history.schema, history.schema)
+        place = (source.connection, schema)
+        if place not in seen:
+            seen[place] = _columns(source, schema)
+        if {column.name for column in history.columns} <= seen[place].get(history.name, set()):
             there.add(history.fullname)
     return there
 
 
-def _columns(source: Source, inspector: sa.Inspector, schema: str | None) -> dict[str, set[str]]:
+def _columns(source: Source, schema: str | None) -> dict[str, set[str]]:
     """Give the names of the columns of each table of a schema; nothing if there is no such schema."""
+    inspector = sa.inspect(source.connection)
     if schema is not None and schema not in inspector.get_schema_names():
         return {}
     tables: dict[str, set[str]] = {name: set() for name in inspector.get_table_names(schema=schema)}

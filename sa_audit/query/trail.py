@@ -72,7 +72,7 @@ def trail(
         InvalidMoment: for a bound that is naive or can't be read.
         CaptureMissing: if the database has no trail, or hides when its open writers began.
     """
-    _check(operation, action, limit, identity, entity)
+    _check(actor, operation, action, limit, identity, entity)
     kinds = _kinds(operation, action)
     stretches = stretches_of(session, base, entity)
     subject = stretches[0].subjects[0]
@@ -158,7 +158,9 @@ def infos_of(source: Source, trail: Trail, transaction_id: int) -> list[Transact
     return [source.info(trail, row) for row in source.execute(statement, trail)]
 
 
-def _check(operation: Any, action: Any, limit: Any, identity: Any, entity: Any) -> None:
+def _check(actor: Any, operation: Any, action: Any, limit: Any, identity: Any, entity: Any) -> None:
+    if actor is not None and not isinstance(actor, str):
+        raise ConfigurationError(f"actor={actor!r}: give the name of an actor, a string, as context(actor=) has it")
     known = (*OPERATIONS.values(), "event", "read")
     if operation is not None and operation not in known:
         raise ConfigurationError(f"operation={operation!r}: give one of {', '.join(known)}")

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapper
 
 from ..errors import ErasedValue, NotAudited
 from ..model import AuditedTable, Digested, Erased, Marker
+from ..model.stored import StoredType
 
 Values = dict[sa.Column[Any], Any]
 NextVersion = Callable[[Any], Any]
@@ -24,7 +25,8 @@ def writable(values: Mapping[sa.Column[Any], Any]) -> Values:
     return {
         column: value
         for column, value in values.items()
-        if not isinstance(value, Marker | Digested) and column.computed is None
+        if not isinstance(value, Marker) and column.computed is None
+        if isinstance(column.type, StoredType) or not isinstance(value, Digested)
     }
 
 
@@ -89,7 +91,7 @@ def check_types(former: Iterable[str], name: str) -> None:
 def unrecorded(audited: AuditedTable) -> Iterable[sa.Column[Any]]:
     """Give the columns whose values the history does not hold."""
     yield from audited.excluded
-    yield from (column.source for column in audited.columns if column.masked or column.digested)
+    yield from (column.source for column in audited.columns if column.masked or (column.digested and not column.stored))
 
 
 def _has_default(column: sa.Column[Any]) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ..adoption.keyset import Key, among
 from ..capture import clock
-from ..catalog.prunes import is_newest
+from ..catalog.prunes import CARRIED, is_newest
 from ..ddl import backend_for
 from ..ddl.backend import Entry, Target, internal
 from ..ddl.events import schemas_of
@@ -115,7 +115,7 @@ class Carrying:
                 sa.literal(entry.id, sa.BigInteger()),
                 sa.literal(entry.recorded_at, UTCDateTime()),
                 sa.literal("B", sa.String()),
-                sa.literal(1, sa.Integer()),
+                sa.literal(CARRIED, sa.Integer()),
                 *(rows.c[column.key] for column in recorded),
             )
             .where(rows.c.audit_id.in_(_literal(ids)), is_newest(self.audited, rows))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog import CatalogDatabase
-from ..catalog.prunes import REQUESTED, Prune, bound_of, is_newest, same_key
+from ..catalog.prunes import REQUESTED, Prune, bound_of, is_needed, is_newest, same_key
 from ..ddl.values import INTERNAL
 from ..model import AuditedTable
 from ..model.holds import held_history, held_rows
@@ -33,6 +33,7 @@ class Plan:
         ranges: the ranges of ids that may go, both ends included, with the number of their rows.
         held: how many rows below the bound a hold keeps.
         carried: of how many rows the last word has still to be carried forward.
+        kept: how many rows below the bound stay, because they say what was there at the cutoff.
     """
 
     cutoff: dt.datetime
@@ -40,6 +41,7 @@ class Plan:
     ranges: tuple[tuple[int, int, int], ...] = ()
     held: int = 0
     carried: int = 0
+    kept: int = 0
 
     @property
     def rows(self) -> int:
@@ -99,16 +101,25 @@ def plan(
     rows = audited.history.alias("r")
     old = rows.c.audit_id < bound
     held = is_held(connection, audited, rows)
-    kept = _ids(connection, database, rows, sa.and_(old, held)) if held is not None else []
-    if kept:  # a truncate hides what is older, so it stays with it
-        kept += _ids(connection, database, rows, sa.and_(old, rows.c.audit_op == "T", rows.c.audit_id > min(kept)))
-    staying = set(kept)
+    staying = set(_ids(connection, database, rows, sa.and_(old, held)) if held is not None else ())
+    if staying:  # a truncate hides what is older, so it stays with it
+        emptied = sa.and_(old, rows.c.audit_op == "T", rows.c.audit_id > min(staying))
+        staying.update(_ids(connection, database, rows, emptied))
     newest = _ids(connection, database, rows, sa.and_(old, is_newest(audited, rows)))
     carried = [row for row in newest if row not in staying]
-    barriers = staying if carrying else staying.union(carried)
+    needed = set(_ids(connection, database, rows, sa.and_(old, is_needed(audited, rows, bound))))
+    kept = needed.difference(staying, carried)
+    barriers = staying.union(kept) if carrying else staying.union(kept, carried)
     present = _ids(connection, database, rows, old)
     ranges = _runs(present, barriers, sorted((each.first, each.last) for each in prunes))
-    return Plan(cutoff=cutoff, bound=bound, ranges=tuple(ranges[:REQUESTED]), held=len(staying), carried=len(carried))
+    return Plan(
+        cutoff=cutoff,
+        bound=bound,
+        ranges=tuple(ranges[:REQUESTED]),
+        held=len(staying),
+        carried=len(carried),
+        kept=len(kept),
+    )
 
 
 def _ids(connection: Connection, database: CatalogDatabase, rows: Any, condition: Condition) -> list[int]:

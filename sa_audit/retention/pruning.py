@@ -19,7 +19,7 @@ from ..capture import clock
 from ..capture.context import current_context, require
 from ..capture.context_policy import claims_alone
 from ..catalog import CatalogDatabase, by_itself, catalog_for, trail_at
-from ..catalog.prunes import ASKED, bound_of, place_text, read_prunes, requests
+from ..catalog.prunes import ASKED, Reach, bound_of, granted_reach, place_text, read_prunes, requests
 from ..ddl import backend_for
 from ..ddl.backend import Target, internal
 from ..ddl.events import schemas_of
@@ -27,6 +27,7 @@ from ..errors import CaptureMissing, ConfigurationError
 from ..model import AuditedTable, Trail, complete
 from ..model.holds import held_rows
 from ..query.past_database import past_database
+from ..query.pruned import places_of
 from .carrying import Carrying
 from .erasing import Erasing
 from .planning import Plan, plan
@@ -45,6 +46,7 @@ class Pruned:
         cutoff: rows recorded from then on stay (UTC).
         carried: how many rows' last words were carried forward.
         held: how many rows are old, and kept by a hold.
+        kept: how many rows are old and stay, because they say what was there at the cutoff.
         asked: how many rows were asked for now: the sealer has to say so in the log, and an anchor to take it.
         waiting: how many rows were asked for before, and still wait for the sealer or an anchor.
         erased: how many rows went.
@@ -55,6 +57,7 @@ class Pruned:
     cutoff: dt.datetime
     carried: int = 0
     held: int = 0
+    kept: int = 0
     asked: int = 0
     waiting: int = 0
     erased: int = 0
@@ -66,7 +69,8 @@ def prune(
 ) -> list[Pruned]:
     """Take away the history that is older than the :class:`Retention` of its model, in two steps.
 
-    The first call carries the last word on every row that is there forward, as a baseline, and asks for what is older.
+    The first call carries the last word on every row that is there forward, as a baseline, and asks for what is older,
+    but for what was there at the cutoff and has changed since: every moment since the cutoff can still be asked about.
     The sealer looks whether it may go, and says so in the log; an anchor takes that.  Only then a further call (or the
     same one, within ``timeout``) deletes the rows.  A call that finds rows to delete does not ask for others.
     It may be broken off anywhere and run again.
@@ -161,6 +165,7 @@ class _Run:
             cutoff=cutoff,
             carried=found.carried,
             held=found.held,
+            kept=found.kept,
             asked=0 if waiting else found.rows,
             waiting=waiting,
             erased=going,
@@ -184,7 +189,7 @@ class _Run:
         found = self._plan(carrying=False)
         if found.ranges:
             self._ask(found)
-        return replace(done, carried=carried, held=found.held, asked=found.rows)
+        return replace(done, carried=carried, held=found.held, kept=found.kept, asked=found.rows)
 
     def go_on(self, before: Pruned) -> Pruned:
         """Take away what may go by now."""
@@ -231,6 +236,7 @@ class _Run:
             backend = backend_for(connection.dialect)
             target = Target(self.audited, schemas_of(connection))
             backend.lock_writer(connection, target)
+            reach = self._reach(connection, found)
             entry = backend.insert_entry(connection, target, self.claims, None, clock.now())
             data = {
                 "history": place_text(connection, self.database, self.audited.history),
@@ -238,6 +244,7 @@ class _Run:
                 "rows": found.rows,
                 "policy": policy,
                 "before": found.cutoff.isoformat(),
+                "reach": {"since": reach.since.isoformat(), "through": reach.through},
             }
             values = {
                 "action": ASKED,
@@ -248,3 +255,11 @@ class _Run:
                 "durable": 0,
             }
             backend.insert_event(connection, self.audited.trail, entry, values)
+
+    def _reach(self, connection: sa.Connection, found: Plan) -> Reach:
+        """Give back to which moment the table can be travelled to when the ranges of a plan are gone."""
+        history = self.audited.history
+        numbers = sa.func.coalesce(sa.func.max(history.c.audit_txid), sa.func.max(history.c.audit_tx))
+        through = internal(connection, sa.select(numbers).where(history.c.audit_id < found.bound)).scalar_one()
+        before = granted_reach(connection, self.audited.trail, places_of(connection, self.audited))
+        return Reach(since=found.cutoff, through=through).and_(before[1] if before is not None else None)

@@ -111,7 +111,8 @@ def require_anchors(state: State | None, anchors: Sequence[Anchor]) -> None:
         if last is None:
             if known is not None:
                 raise SealRefused(
-                    f"the anchor {anchor.uri} keeps no checkpoint, and took one of size {known.size}: {REBASE}"
+                    f"the anchor {anchor.uri} keeps no checkpoint, and took one of size {known.size}: find out why, "
+                    "and put back what it kept; if that is lost, give an anchor of another name"
                 )
             continue
         kept = last.checkpoint

@@ -2,7 +2,8 @@
 
 A request is an event of the trail, sealed like all others; its ranges were found by whoever may read the holds.  The
 sealer asks what it can answer alone: that the time to keep them is over, that each row has its leaf and stands there,
-and that the last word on every row that is there stands behind them.  Imports catalog, proof, model and errors.
+that the last word on every row that is there stands behind them, and that what was there at the cutoff is left.
+Imports catalog, proof, model and errors.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ..catalog.prunes import (
     REQUESTED,
     Request,
     bound_of,
-    newest_within,
+    first_within,
+    is_needed,
+    is_newest,
     place_text,
     read_prunes,
     requests,
@@ -125,7 +128,17 @@ class Pruning:
         gone = read_prunes(self.connection, self.trail, request.table)
         if any(each.first <= last and first <= each.last for each in gone for first, last in ranges):
             return False
-        return newest_within(self.connection, audited, ranges) is None
+        if first_within(self.connection, audited, ranges, lambda rows: is_newest(audited, rows)) is not None:
+            return False
+        return request.reach is None or self._leaves(request, audited)
+
+    def _leaves(self, request: Request, audited: AuditedTable) -> bool:
+        """Tell whether every moment since the request's cutoff can be answered by what is left."""
+        bound = bound_of(self.connection, audited, request.before)
+        if bound is None or request.ranges[-1][1] >= bound or request.before > self.now:
+            return False
+        needed = first_within(self.connection, audited, request.ranges, lambda rows: is_needed(audited, rows, bound))
+        return needed is None
 
     # -- what is there -------------------------------------------------------------------
 
@@ -186,5 +199,5 @@ def _row(granted: Granted, leaf: int) -> Mapping[str, Any]:
         "reason": entry.reason,
         "request": request.id,
         "recorded_before": request.before,
-        "whole_since": request.at,
+        "whole_since": request.at if request.reach is None else request.reach.since,
     }

@@ -60,13 +60,14 @@ class VerifierDatabase(ABC):
         return number
 
     @abstractmethod
-    def coverage(self, table: LiveTable, horizon: Horizon | None, epochs: str) -> Coverage:
+    def coverage(self, table: LiveTable, horizon: Horizon | None, *, epochs: str, entries: int | None) -> Coverage:
         """Give what says of the rows of a table, called ``r``, how they stand to a horizon.
 
         Args:
             table: the table.
             horizon: the last one that is closed, or None.
             epochs: the quoted name of MariaDB's table of epochs.
+            entries: the number in the log of the table of transactions, if it has one.
         """
 
 
@@ -77,7 +78,7 @@ class PostgreSQLVerifier(VerifierDatabase):
         """Make the transaction read-only."""
         connection.execute(sa.text("SET TRANSACTION READ ONLY"))
 
-    def coverage(self, table: LiveTable, horizon: Horizon | None, epochs: str) -> Coverage:
+    def coverage(self, table: LiveTable, horizon: Horizon | None, *, epochs: str, entries: int | None) -> Coverage:
         """Compare with the snapshot of the horizon; an id that the present snapshot does not know can't be there."""
         column = table.txid_column
         if column is None:
@@ -100,7 +101,7 @@ class MariaDBVerifier(VerifierDatabase):
         """Undo that shifting takes negative ids for great ones."""
         return number - (1 << 64 - BITS) if number >= 1 << 63 - BITS else number
 
-    def coverage(self, table: LiveTable, horizon: Horizon | None, epochs: str) -> Coverage:
+    def coverage(self, table: LiveTable, horizon: Horizon | None, *, epochs: str, entries: int | None) -> Coverage:
         """Compare with the epoch of the horizon; an epoch that has not been opened can't be there."""
         column = table.txid_column
         if column is None:
@@ -120,16 +121,21 @@ class SQLiteVerifier(VerifierDatabase):
 
     isolation = "SERIALIZABLE"
 
-    def coverage(self, table: LiveTable, horizon: Horizon | None, epochs: str) -> Coverage:
-        """Compare with the last row of the horizon."""
-        last = dict(horizon[1]).get(table.number or 0) if horizon is not None and horizon[0] == "rowid" else None
-        if last is None:
+    def coverage(self, table: LiveTable, horizon: Horizon | None, *, epochs: str, entries: int | None) -> Coverage:
+        """Compare with the last rows of the horizon: the row's own id, and its transaction.
+
+        The sealer holds the write lock, so that what belongs to a transaction is sealed with its entry or never.
+        """
+        last = dict(horizon[1]) if horizon is not None and horizon[0] == "rowid" else {}
+        limits = {table.id_column: last.get(table.number or 0)}
+        if any(column.name == "audit_tx" for column in table.columns):
+            limits["audit_tx"] = last.get(entries or 0)
+        known = {column: limit for column, limit in limits.items() if limit is not None}
+        if not known:
             return Coverage(expression=f"'{OPEN}'")
-        column = self.catalog.spelling.quote(table.id_column)
-        return Coverage(
-            expression=f"CASE WHEN r.{column} <= :horizon THEN '{COVERED}' ELSE '{OPEN}' END",
-            parameters={"horizon": last},
-        )
+        quote = self.catalog.spelling.quote
+        covered = " OR ".join(f"r.{quote(column)} <= :{column}" for column in known)
+        return Coverage(expression=f"CASE WHEN {covered} THEN '{COVERED}' ELSE '{OPEN}' END", parameters=dict(known))
 
 
 def verifier_for(engine: Engine) -> VerifierDatabase:

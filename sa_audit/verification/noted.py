@@ -1,12 +1,14 @@
 """What the database keeps beside the checkpoints: their order, and the tokens that anchors gave for them.
 
 No signature covers that.  A token is compared with what its anchor keeps; of one that the anchor does not keep any
-more, only the anchor's own kind can say whether it is good.  Imports proof and anchors.
+more, only the anchor's own kind can say whether it is good; an anchor that keeps less than it gave was cut.
+Imports proof and anchors.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -66,6 +68,7 @@ class NotedTokens:
         for kept in anchored:
             key = (kept.anchor, kept.checkpoint.size, kept.checkpoint.root)
             self._known.setdefault(key, set()).add(kept.token)
+        self._ends: dict[str, int] = {}
         self._findings = findings
 
     def take(self, checkpoint: Checkpoint, uri: str | None, token: bytes | None) -> None:
@@ -91,8 +94,24 @@ class NotedTokens:
         except (AuditError, ValueError) as error:
             self._add(checkpoint, uri, str(error)[:300])
             return
-        if known and not proven:
+        if proven:
+            return
+        if known:
             self._add(checkpoint, uri, f"the digest {hashlib.sha256(token).hexdigest()}")
+        elif self._end(anchor) < checkpoint.size:
+            self._add(checkpoint, uri, f"none: it ends at size {self._end(anchor)}")
+
+    def _end(self, anchor: Anchor) -> int:
+        """Give the greatest size that an anchor keeps now: it was read before the notes, and may have more since."""
+        if anchor.uri not in self._ends:
+            try:
+                last = anchor.latest()
+            except AnchorUnavailable:
+                raise
+            except AuditError:  # that it is malformed was found when it was read
+                return sys.maxsize
+            self._ends[anchor.uri] = 0 if last is None else last.checkpoint.size
+        return self._ends[anchor.uri]
 
     def _add(self, checkpoint: Checkpoint, uri: str | None, got: str) -> None:
         self._findings.add("token-unknown", NOTES, checkpoint.size, f"a token that {uri} gave", got)

@@ -145,8 +145,10 @@ class _Verification:
         """Check what no leaf speaks of: rows without one, and how rows hang together."""
         self._progress("tables", 0, None)
         epochs = self._name(connection, trail, "audit_epoch")
-        unsealed = UnsealedPass(self._database, log, epochs).count(connection, tables, self._findings)
         entries = next((each for each in tables if each.sealed and each.sealed.role == "transaction"), None)
+        number = None if entries is None else entries.number
+        passing = UnsealedPass(self._database, log, epochs=epochs, entries=number)
+        unsealed = passing.count(connection, tables, self._findings)
         LinkPass(self._database.catalog, entries).run(connection, tables, self._findings)
         return unsealed
 

@@ -27,12 +27,14 @@ class UnsealedPass:
         database: how to ask.
         log: what the first pass gave.
         epochs: the quoted name of MariaDB's table of epochs.
+        entries: the number in the log of the table of transactions, if it has one.
     """
 
-    def __init__(self, database: VerifierDatabase, log: Log, epochs: str) -> None:
+    def __init__(self, database: VerifierDatabase, log: Log, *, epochs: str, entries: int | None) -> None:
         self._database = database
         self._log = log
         self._epochs = epochs
+        self._entries = entries
         mark = log.mark_at(log.size)
         self._horizon: Horizon | None = mark.horizon if mark is not None else None
 
@@ -69,7 +71,7 @@ class UnsealedPass:
     def _stretch(self, connection: Connection, table: LiveTable, chunk: int, sealed: IdSet, findings: Findings) -> int:
         catalog = self._database.catalog
         column = catalog.spelling.quote(table.id_column)
-        coverage = self._database.coverage(table, self._horizon, self._epochs)
+        coverage = self._database.coverage(table, self._horizon, epochs=self._epochs, entries=self._entries)
         statement = sa.text(
             f"SELECT r.{column}, {coverage.expression} FROM {catalog.name_of(*table.place)} AS r"
             f" WHERE r.{column} BETWEEN :first AND :last ORDER BY r.{column}"

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 import sa_audit
 from sa_audit import Access
+from tests.standing import Tables
 
 from .models import Base, Nurse, Patient, Visit, Ward
 
@@ -27,9 +28,9 @@ def fill(session: Session) -> None:
 
 
 @pytest.fixture
-def clinic(engine: sa.Engine) -> sa.Engine:
+def clinic(engine: sa.Engine, tables: Tables) -> sa.Engine:
     """An engine whose database holds the clinic."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         fill(session)
     return engine

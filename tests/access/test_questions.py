@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 import sa_audit
 from sa_audit import AuditOptions, ConfigurationError, NotAudited, Reader
+from sa_audit.ddl.backend import backend_for
 from sa_audit.testing import unguarded
 
 from .models import Base, Patient, Person, Visit, Ward
@@ -112,6 +113,63 @@ def test_a_look_into_the_trail_is_one_entry(clinic: sa.Engine) -> None:
         ("history()", ((99,),)),
         ("transaction()", ((1,), (2,), (3,))),
     ]
+
+
+def looks(engine: sa.Engine, name: str) -> list[sa_audit.Access]:
+    """Give the entries of a function's looks."""
+    with Session(engine) as session:
+        found = sa_audit.trail(session, operation="read", base=Base, limit=1000).entries
+    return [entry for entry in found if isinstance(entry, sa_audit.Access) and entry.statement == name]
+
+
+def bypass(engine: sa.Engine, *statements: str) -> None:
+    """Change rows past the library."""
+    driver = engine.raw_connection()
+    try:
+        for statement in statements:
+            driver.cursor().execute(statement)
+        driver.commit()
+    finally:
+        driver.close()
+
+
+def test_reconcile_is_one_look(clinic: sa.Engine) -> None:
+    """However many rows it compares: one entry, with the rows that it names, also if that is none."""
+    with sa_audit.context(actor="auditor"), Session(clinic) as session:
+        assert list(sa_audit.reconcile(session, Patient)) == []
+    bypass(clinic, "UPDATE patient SET full_name = 'x' WHERE id = 2")
+    with sa_audit.context(actor="auditor"), Session(clinic) as session:
+        assert [found.identity for found in sa_audit.reconcile(session, Patient)] == [(2,)]
+    with Session(clinic) as session:
+        found = sa_audit.trail(session, operation="read", base=Base).entries
+        reads = sa_audit.reads(session, Patient, 2)
+    assert [(one.statement, one.actor, one.rows, one.row_count) for one in found] == [
+        ("reconcile()", "auditor", (), 0),
+        ("reconcile()", "auditor", ((2,),), 1),
+    ]
+    assert [read.statement for read in reads if read.actor == "auditor"] == ["reconcile()"]
+
+
+def test_reconcile_names_rows_before_they_are_handed_over(clinic: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many rows one batch after the other; who stops has seen no more than is recorded."""
+    monkeypatch.setattr("sa_audit.query.looks.BATCH", 2)
+    whole = not backend_for(clinic.dialect).reads_while_others_write
+    bypass(clinic, "UPDATE patient SET full_name = 'x'")
+    with Session(clinic) as session:
+        for number, discrepancy in enumerate(sa_audit.reconcile(session, Patient), 1):
+            (one,) = looks(clinic, "reconcile()")
+            assert one.identities == ("known" if whole else "streamed")
+            assert discrepancy.identity in (one.rows or ())
+            assert len(one.rows or ()) == (3 if whole or number > 2 else 2)
+
+
+def test_a_reconcile_that_can_not_be_recorded_fails(clinic: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is handed over without its record."""
+    bypass(clinic, "UPDATE patient SET full_name = 'x' WHERE id = 2")
+    with unguarded(clinic), clinic.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE audit_access_row RENAME TO gone"))
+    with Session(clinic) as session, pytest.raises(sa_audit.CaptureMissing):
+        next(sa_audit.reconcile(session, Patient))
 
 
 @pytest.mark.only_on("sqlite")

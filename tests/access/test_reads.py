@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session, aliased, joinedload, selectinload, subqueryload
+from sqlalchemy.orm import Session, aliased, joinedload, load_only, selectinload, subqueryload
 
 import sa_audit
 import sa_audit.asyncio
@@ -20,6 +21,7 @@ from .models import Base, Nurse, Patient, Person, Visit, Ward
 
 Recorded = Callable[..., list[Access]]
 ALL = ((1,), (2,), (3,))
+OTHER = sa.Table("patient", sa.MetaData(), sa.Column("full_name", sa.String), sa.Column("pin", sa.String))
 
 
 def compound() -> Any:
@@ -43,6 +45,18 @@ WAYS: dict[str, tuple[Callable[[Session], Any], list[tuple[str, tuple[Any, ...],
     "expired attribute": (
         lambda s: [s.expire(patient := s.get_one(Patient, 1)), patient.name],
         [("Patient", ((1,),), 1), ("Patient", ((1,),), 1)],
+    ),
+    "further columns": (
+        lambda s: s.scalars(select(Patient).where(Patient.id == 1).options(load_only(Patient.ward_id))).one().name,
+        [("Patient", ((1,),), 1), ("Patient", ((1,),), 1)],
+    ),
+    "lightweight table": (
+        lambda s: s.execute(select(sa.column("full_name")).select_from(sa.table("patient").alias())).all(),
+        [("Patient", (), 3)],
+    ),
+    "table of another MetaData": (
+        lambda s: s.execute(select(OTHER.c.full_name).execution_options(stream_results=True)).all(),
+        [("Patient", (), 3)],
     ),
     "lazy collection": (
         lambda s: s.get_one(Patient, 1).visits,
@@ -96,6 +110,10 @@ WAYS: dict[str, tuple[Callable[[Session], Any], list[tuple[str, tuple[Any, ...],
         [("Patient", (), 3)],
     ),
     "core": (lambda s: s.connection().execute(select(Base.metadata.tables["patient"])).all(), [("Patient", ALL, 3)]),
+    "further columns of a subclass": (
+        lambda s: s.scalars(select(Person)).one().shift,  # type: ignore[attr-defined] # she is a nurse
+        [("Person", (("Ann",),), 1), ("Nurse", (("Ann",),), 1)],
+    ),
     "inherited": (lambda s: s.get(Nurse, "Ann"), [("Person", (("Ann",),), 1)]),
     "polymorphic": (
         lambda s: s.scalars(select(sa.orm.with_polymorphic(Person, "*"))).all(),
@@ -125,6 +143,23 @@ def test_each_way_to_read_is_recorded(clinic: sa.Engine, recorded: Recorded) -> 
     if found["yield_per"] == [("Patient", ALL, "streamed")]:
         expected["yield_per"] = found["yield_per"]
     assert found == expected
+
+
+def test_criteria_of_another_object_are_not_kept(clinic: sa.Engine, recorded: Recorded) -> None:
+    """It does not know the policy of its columns."""
+    with sa_audit.context(actor="alice"), Session(clinic) as session:
+        assert session.scalars(select(OTHER.c.full_name).where(OTHER.c.pin == "secret")).all() == []
+    assert [entry.criteria for entry in recorded()] == [None]
+
+
+def test_a_table_that_only_has_the_name(clinic: sa.Engine, tmp_path: Path) -> None:
+    """Another database's table of that name is read as ever, where nothing of the trail stands."""
+    other = sa.create_engine(f"sqlite:///{tmp_path}/other.db")
+    with other.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE patient (full_name TEXT)")
+        connection.exec_driver_sql("INSERT INTO patient VALUES ('x')")
+        assert connection.scalars(select(OTHER.c.full_name)).all() == ["x"]
+    other.dispose()
 
 
 def test_returning_is_a_read(clinic: sa.Engine, recorded: Recorded) -> None:

@@ -15,6 +15,7 @@ import sa_audit
 from sa_audit.model import trail_of
 from tests import databases, servers
 from tests.databases import CAPABILITIES, Database
+from tests.standing import stand
 
 Fill = Callable[[Session], None]
 
@@ -50,9 +51,12 @@ class Standing:
         if self.untouched and known and self._are_there():
             return self.engine
         self.engine.dispose()
-        self.database.renew()
-        for one in metadata:
-            one.create_all(self.engine)
+        if len(metadata) == 1:
+            stand(self.database, self.engine, metadata[0])
+        else:
+            self.database.renew()
+            for one in metadata:
+                one.create_all(self.engine)
         self.metadata, self.captures, self.untouched = list(metadata), captures, True
         if fill is not None:
             with sa_audit.context(actor="seed"), Session(self.engine) as session:

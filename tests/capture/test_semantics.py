@@ -14,6 +14,7 @@ import sa_audit
 from sa_audit import Audited, Exclude, Mask, Masked
 from sa_audit.query import history
 from tests.capture.recorded import behind_the_back, check, entries_of, history_of, ops, rows_of, story
+from tests.standing import Tables
 
 pytestmark = pytest.mark.both_captures(always=True)
 
@@ -50,9 +51,9 @@ class Name(Audited, Base):
 
 
 @pytest.fixture
-def session(engine: sa.Engine) -> Iterator[Session]:
+def session(engine: sa.Engine, tables: Tables) -> Iterator[Session]:
     """A session on the tables of this module; at the end the trail is checked against them."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         yield session
     check(engine, Base.metadata)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import behind_the_back, check, entries_of, ops, story
+from tests.standing import Tables
 
 pytestmark = pytest.mark.both_captures
 
@@ -29,9 +30,9 @@ class Item(Audited, Base):
 
 
 @pytest.fixture
-def session(engine: sa.Engine) -> Iterator[Session]:
+def session(engine: sa.Engine, tables: Tables) -> Iterator[Session]:
     """A session on the table of this module; at the end the trail is checked against it."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         yield session
     check(engine, Base.metadata)

@@ -15,6 +15,7 @@ from sa_audit import Audited
 from sa_audit.capture.clock import simulated
 from sa_audit.query import history
 from tests.capture.recorded import check, entries_of, ops, rows_of, statements, story, without_looks
+from tests.standing import Tables
 
 pytestmark = pytest.mark.both_captures
 
@@ -50,9 +51,9 @@ class Token(Audited, Base):
 
 
 @pytest.fixture
-def session(engine: sa.Engine) -> Any:
+def session(engine: sa.Engine, tables: Tables) -> Any:
     """A session on the tables of this module; at the end the trail is checked against them."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         yield session
     check(engine, Base.metadata)

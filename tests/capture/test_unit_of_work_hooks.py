@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, UOWTransaction, map
 import sa_audit
 from sa_audit import Audited
 from tests.capture.recorded import check, ops, rows_of, story
+from tests.standing import Tables
 
 pytestmark = pytest.mark.both_captures
 
@@ -53,9 +54,9 @@ class Owned(Audited, Base):
 
 
 @pytest.fixture
-def session(engine: sa.Engine) -> Iterator[Session]:
+def session(engine: sa.Engine, tables: Tables) -> Iterator[Session]:
     """A session on the tables of this module; at the end the trail is checked against them."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         yield session
     check(engine, Base.metadata)

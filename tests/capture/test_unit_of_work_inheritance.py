@@ -23,6 +23,7 @@ from sa_audit import Audited
 from sa_audit.model import audited_of
 from sa_audit.query import history
 from tests.capture.recorded import check, history_of, ops, rows_of, story, table_of
+from tests.standing import Tables
 
 pytestmark = pytest.mark.both_captures
 
@@ -79,9 +80,9 @@ class Circle(Shape):
 
 
 @pytest.fixture
-def session(engine: sa.Engine) -> Iterator[Session]:
+def session(engine: sa.Engine, tables: Tables) -> Iterator[Session]:
     """A session on the tables of this module; at the end the trail is checked against them."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with Session(engine) as session:
         yield session
     check(engine, Base.metadata)

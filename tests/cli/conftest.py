@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 import sa_audit
 from sa_audit.cli.app import app
 from tests.databases import Database
+from tests.standing import Tables
 
 from . import ledger
 from .ledger import Item, Line, Token, Truck
@@ -69,9 +70,9 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger_database(database: Database, engine: sa.Engine, run: Callable[..., Result]) -> Ledger:
+def ledger_database(database: Database, engine: sa.Engine, tables: Tables, run: Callable[..., Result]) -> Ledger:
     """The ledger, with four transactions by two actors."""
-    ledger.Base.metadata.create_all(engine)
+    tables(engine, ledger.Base.metadata)
     moments = [_now(engine)]
     for actor, reason, work in (
         ("clerk:1", "start", _first),

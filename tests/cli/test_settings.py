@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from sa_audit.cli.failure import CantRun, WrongUsage
-from sa_audit.cli.settings import Settings, find_settings, open_engine, project_settings
+from sa_audit.cli.settings import SYNCHRONOUS, Settings, find_settings, open_engine, project_settings
 
 
 def project(directory: Path, text: str) -> Path:
@@ -77,7 +78,6 @@ def test_project_settings_refused(text: str, message: str, tmp_path: Path) -> No
         ("nonsense", "can't be read"),
         ("nonsense://x", "'nonsense' in the database URL is no dialect"),
         ("postgresql+psycopg://u:secret@h:port/d", "can't be read"),
-        ("sqlite+aiosqlite://", "is an async driver"),
     ],
 )
 def test_wrong_urls(url: str, message: str) -> None:
@@ -86,6 +86,29 @@ def test_wrong_urls(url: str, message: str) -> None:
         open_engine(url)
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgresql+asyncpg://u:secret@h:5/d?host=/run", "postgresql+psycopg"),
+        ("mysql+aiomysql://u@h/d", "mysql+pymysql"),
+        ("mariadb+asyncmy://u@h/d", "mariadb+pymysql"),
+        ("sqlite+aiosqlite://", "sqlite+pysqlite"),
+    ],
+)
+def test_an_async_url_is_opened_by_a_synchronous_driver(url: str, driver: str) -> None:
+    """A program's async URL serves its migrations and the commands alike; nothing else of it changes."""
+    given, opened = sa.make_url(url), open_engine(url).url
+    assert opened == given.set(drivername=driver)
+    assert opened.password == given.password
+
+
+def test_an_async_url_without_a_synchronous_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said which driver to install."""
+    monkeypatch.setitem(SYNCHRONOUS, "postgresql", (("psycopg", "no_such_module"),))
+    with pytest.raises(CantRun, match=r"postgresql\+asyncpg is an async driver, .* such as no_such_module"):
+        open_engine("postgresql+asyncpg://u:secret@h/d")
 
 
 def test_driver_that_is_not_installed() -> None:

@@ -74,3 +74,7 @@ def test_wrong_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "mine").touch()
     assert "not empty" in run(tmp_path, "sa_audit", "init", "migrations", code=2)
+    (tmp_path / "file").touch()
+    said = run(tmp_path, "sa_audit", "init", "file", code=2)
+    assert "file can't be made a directory of migrations" in said
+    assert "Traceback" not in said

@@ -22,6 +22,7 @@ from sa_audit.privacy import KeyRing
 from sa_audit.proof import Signer
 from sa_audit.seal import seal
 from sa_audit.verification import verify
+from tests.standing import Tables
 
 
 class Base(DeclarativeBase):
@@ -39,9 +40,9 @@ class Guest(Audited, Base):
 
 
 @pytest.fixture
-def hotel(engine: sa.Engine) -> sa.Engine:
+def hotel(engine: sa.Engine, tables: Tables) -> sa.Engine:
     """An engine to the tables, with two guests."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     with sa_audit.context(actor="desk"), Session(engine) as session:
         session.add_all([Guest(id=1, name="Ann"), Guest(id=2, name="Bob")])
         session.commit()

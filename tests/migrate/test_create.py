@@ -53,6 +53,27 @@ def test_the_migration_makes_what_create_all_makes(
     assert holds(engine, base.metadata) == migrated
 
 
+@pytest.mark.only_on("postgresql")
+@pytest.mark.every_server
+def test_the_trail_stands_in_its_schema_under_any_search_path(project: Project, base: Any, engine: sa.Engine) -> None:
+    """A role whose ``search_path`` begins elsewhere makes the trail where its guards are."""
+    project.migrate()
+    expected = holds(engine, base.metadata)
+    project.downgrade("base")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA elsewhere")
+    file = next(project.directory.glob("versions/0001_*.py"))
+    lines = file.read_text().split("\n")
+    first = next(number for number, line in enumerate(lines) if "# -- sa_audit: what the trail" in line)
+    lines.insert(first, '    op.execute("SET search_path = elsewhere, public")')
+    file.write_text("\n".join(lines))
+    project.upgrade()
+    assert holds(engine, base.metadata) == expected
+    with engine.connect() as connection:
+        assert sa.inspect(connection).get_table_names(schema="elsewhere") == []
+        assert sa.inspect(connection).get_sequence_names(schema="elsewhere") == []
+
+
 @pytest.mark.every_server
 def test_nothing_is_left_to_do_after_create_all(base: Any, engine: sa.Engine) -> None:
     """Autogenerate agrees with `create_all()`, with server defaults compared as well."""

@@ -160,6 +160,33 @@ def test_a_renamed_column_keeps_its_values(project: Project, engine: sa.Engine, 
     assert unrecorded(engine, metadata) == []
 
 
+@pytest.mark.every_server
+def test_a_renamed_column_takes_its_index_and_key_along(tmp_path: Path, database: Database, engine: sa.Engine) -> None:
+    """Whatever is named by the column is dropped before it gets its new name, and made after it, back and forth."""
+
+    def models(name: str, info: dict[str, str]) -> sa.MetaData:
+        mail = sa.Column(name, sa.String(40), index=True, info=info)
+        number = sa.Column("number", sa.Integer)
+        metadata = tables(mail, number)
+        metadata.tables["account"].append_constraint(sa.UniqueConstraint("number", name, name=f"uq_{name}"))
+        return metadata
+
+    project = Project(tmp_path, database.url, models("email", {}))
+    project.migrate()
+    write(engine, project.metadata, id=1, email="a@example.org", number=1)
+    metadata = models("mail", {"sa_audit.renamed_from": "email"})
+    step(project, metadata)
+    with engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        indexes = {index["name"]: index["column_names"] for index in inspector.get_indexes("account")}
+        keys = {key["name"]: key["column_names"] for key in inspector.get_unique_constraints("account")}
+    assert indexes["ix_account_mail"] == ["mail"]
+    assert keys == {"uq_mail": ["number", "mail"]}
+    assert not {"ix_account_email", "uq_email"} & (indexes.keys() | keys.keys())
+    assert recorded(engine, "mail") == [("I", "a@example.org")]
+    assert unrecorded(engine, metadata) == []
+
+
 def test_a_renamed_column_that_changes_too_is_changed(project: Project, engine: sa.Engine) -> None:
     """A rename with a wider type and NOT NULL is all done in one revision."""
     column = sa.Column("holder", sa.String(80), nullable=False, info={"sa_audit.renamed_from": "owner"})

@@ -25,13 +25,13 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 
 def clinic(capture: str, **options: Any) -> Any:
-    """Give the base of a model, whose name is encrypted where sessions record; events have persons either way."""
+    """Give the base of a model, whose name is encrypted."""
 
     class Base(DeclarativeBase):
         pass
 
     settings: dict[str, Any] = {"keys": KeyRing({"2025": OLD}), "capture": capture, "testing": True, **options}
-    info = {"sa_audit": Encrypt("id")} if capture == "session" else {}
+    info = {"sa_audit": Encrypt("id")}
 
     class Resident(Audited, Base):
         __tablename__ = f"resident_k{next(NUMBERS)}"

@@ -113,6 +113,18 @@ DECLARATIONS: dict[str, tuple[Callable[[], Any], str]] = {
         "info['sa_audit'] of column account.pin is <class 'sa_audit.model.policy.Mask'>: give an instance of a policy",
     ),
     "unknown reads": (lambda: AuditOptions(reads="often"), "AuditOptions(reads='often'): give False"),  # type: ignore[arg-type] # that is the test
+    "history name that is none": (
+        lambda: AuditOptions(history_table=5),  # type: ignore[arg-type] # that is the test
+        "AuditOptions(history_table=5): give a name, or leave it out",
+    ),
+    "former name that is none": (
+        lambda: AuditOptions(renamed_from=""),
+        "AuditOptions(renamed_from=''): give a name, or leave it out",
+    ),
+    "schema that is none": (
+        lambda: sa_audit.configure(sa.MetaData(), schema=5),  # type: ignore[arg-type] # that is the test
+        "configure(schema=5): give the name of a schema, or leave it out",
+    ),
     "no base": (lambda: sa_audit.configure(42), "configure(42): give a declarative base or a sqlalchemy.MetaData"),
     "unknown text_dml": (
         lambda: sa_audit.configure(sa.MetaData(), text_dml="log"),  # type: ignore[arg-type] # that is the test

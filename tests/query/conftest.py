@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker
 
+from tests.standing import Tables
+
 from .models import Base
 
 
 @pytest.fixture
-def bank(engine: sa.Engine) -> sa.Engine:
+def bank(engine: sa.Engine, tables: Tables) -> sa.Engine:
     """An engine whose database holds the tables of the models; foreign keys act on SQLite, too."""
     if engine.dialect.name == "sqlite":
 
@@ -24,7 +26,7 @@ def bank(engine: sa.Engine) -> sa.Engine:
         def _enforce(connection: Any, record: Any) -> None:
             connection.execute("PRAGMA foreign_keys = ON")
 
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     return engine
 
 

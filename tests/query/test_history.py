@@ -442,6 +442,9 @@ def test_moments_that_have_no_answer(session: Session) -> None:
             history(session, Account, 1, since=bound)
         with pytest.raises(InvalidMoment):
             diff(session, Account, 1, bound, now)
+    for earlier, later in ((None, now), (now, None)):
+        with pytest.raises(InvalidMoment, match="None is not a moment"):
+            diff(session, Account, 1, earlier, later)
     with pytest.raises(InvalidMoment, match="future"):
         diff(session, Account, 1, now + dt.timedelta(days=1), now)
     with pytest.raises(InvalidMoment, match="no records as early as"):

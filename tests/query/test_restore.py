@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_audit import Conflict, InvalidMoment, NotAudited, context
+from sa_audit import Audited, Conflict, InvalidMoment, NotAudited, context
 from sa_audit.query import history, reconcile, restore
 
 from .models import Account, Engineer, Manager, Page, Person, Point, Sample, Secret, membership, setting
@@ -139,6 +139,36 @@ def test_version_never_goes_back(session: Session, tick: Tick) -> None:
     assert session.get_one(Page, 1).text == "one"
 
 
+def test_a_deferred_column_does_not_split_the_change(engine: sa.Engine) -> None:
+    """A column that is loaded while others are set already flushes nothing: the row is set back by one change."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Report(Audited, Base):
+        __tablename__ = "report"
+        __table_args__ = (sa.CheckConstraint("low <= high"),)
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        high: Mapped[int]
+        text: Mapped[str] = mapped_column(sa.String(40), deferred=True)
+        low: Mapped[int]
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Report(id=1, low=1, high=2, text="one"))
+        session.commit()
+        then = history(session, Report, 1)[0].recorded_at
+        report = session.get_one(Report, 1)
+        report.low, report.high, report.text = 5, 6, "two"
+        session.commit()
+        restore(session, Report, 1, then)
+        session.commit()
+        changes = history(session, Report, 1)
+    assert [change.operation for change in changes] == ["insert", "update", "update"]
+    assert dict(changes[2].diff) == {"low": (5, 1), "high": (6, 2), "text": ("two", "one")}
+
+
 def test_plain_and_keyless_tables(session: Session, tick: Tick) -> None:
     """A plain table's row is set back, and comes back; so does a row of a table without primary key."""
     session.execute(sa.insert(setting).values(scope="ui", nom="theme", valeur="dark"))
@@ -171,6 +201,7 @@ def test_what_can_not_be_restored(session: Session, tick: Tick) -> None:
         (Secret, 1, before, InvalidMoment, "did not exist at .* first recorded at"),
         (Secret, 1, gone, InvalidMoment, "did not exist at .* deleted"),
         (Secret, 9, then, NotAudited, "9 was never recorded"),
+        (Engineer, 3, None, InvalidMoment, "None is not a moment"),
         (Secret, 1, then, NotAudited, "column pin is masked"),
         (Person, 3, then, Conflict, "is of class Manager now and was Engineer"),
         (Secret, 1, dt.datetime(2026, 1, 1), InvalidMoment, "offset"),

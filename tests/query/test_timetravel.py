@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_audit import Audited, Excluded, Masked
 from sa_audit.query.timetravel import as_of
+from tests.standing import Tables
 
 from .timetravel_queries import POSTGRESQL, QUERIES
 from .timetravel_zoo import Base, Keeper, pause, populate, upset
@@ -38,9 +39,9 @@ class Stall(Audited, Market):
 
 
 @pytest.fixture
-def zoo(engine: sa.Engine) -> dict[str, Any]:
+def zoo(engine: sa.Engine, tables: Tables) -> dict[str, Any]:
     """A zoo that was filled and then upset: what each query gave in between, and the moment of it."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     queries = QUERIES | (POSTGRESQL if engine.dialect.name == "postgresql" else {})
     with Session(engine) as session:
         populate(session)
@@ -188,9 +189,9 @@ def test_parameter_named_like_the_librarys_own(engine: sa.Engine, moments: Momen
 
 
 @pytest.fixture
-def moments(engine: sa.Engine) -> Moments:
+def moments(engine: sa.Engine, tables: Tables) -> Moments:
     """A function that commits each of some changes and gives a moment after each."""
-    Market.metadata.create_all(engine)
+    tables(engine, Market.metadata)
 
     def run(*changes: Callable[[Session], Any]) -> list[dt.datetime]:
         found = []

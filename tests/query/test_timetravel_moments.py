@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sa_audit import Audited, CaptureMissing, ConfigurationError, InvalidMoment, track
 from sa_audit.query.timetravel import as_of
 from tests.databases import Database
+from tests.standing import Tables
 
 from .timetravel_zoo import pause
 
@@ -39,9 +40,9 @@ def add(engine: sa.Engine, number: int, name: str) -> None:
 
 
 @pytest.fixture
-def market(engine: sa.Engine) -> sa.Engine:
+def market(engine: sa.Engine, tables: Tables) -> sa.Engine:
     """An engine to a market with one stall."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     add(engine, 1, "one")
     return engine
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_audit import Audited, CaptureMissing, ConfigurationError, InvalidMoment, NotAudited, context
 from sa_audit.query import Change, Page, history, trail, transaction
+from tests.capture.recorded import statements
 from tests.databases import Database
 
 from .models import Account, Base, Boat, Car, Engineer, Person, Plain, Player, Team, setting
@@ -330,6 +331,31 @@ def test_other_models_in_the_process(session: Session) -> None:
     assert OtherBase.metadata.info["sa_audit.trail"].audited  # its tables are in the way of nothing
 
 
+def _declare(name: str) -> Any:
+    class Stranger(DeclarativeBase):
+        pass
+
+    class Row(Audited, Stranger):
+        __tablename__ = name
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    return Stranger
+
+
+def test_the_catalog_is_read_once(session: Session, bank: sa.Engine) -> None:
+    """However many models the process knows whose tables are elsewhere, a page takes the same statements."""
+    _fill(session)
+    page = trail(session)
+    with statements(bank) as few:
+        assert trail(session) == page
+    strangers = [_declare(f"stranger_{number}") for number in range(20)]
+    with statements(bank) as many:
+        assert trail(session) == page
+    assert len(many) == len(few)
+    assert len(strangers) == 20
+
+
 @pytest.mark.session_capture("a trigger does not know the flush")
 def test_transaction(session: Session) -> None:
     """A transaction shows all that it did, in order, and each of its contexts."""
@@ -351,6 +377,7 @@ def test_arguments_that_are_refused(session: Session) -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"operation": "upsert"}, ConfigurationError, "'upsert': give one of insert"),
         ({"action": "paid", "operation": "insert"}, ConfigurationError, "name of an event alone"),
+        ({"actor": 5}, ConfigurationError, "actor=5: give the name of an actor"),
         ({"limit": 0}, ConfigurationError, "limit=0"),
         ({"limit": True}, ConfigurationError, "limit=True"),
         ({"identity": 1}, ConfigurationError, "needs entity"),

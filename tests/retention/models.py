@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -72,6 +73,15 @@ def keep_only(base: Any, since: dt.datetime | None = None) -> None:
     assert retention is not None
     keep = dt.timedelta(microseconds=1) if since is None else dt.datetime.now(dt.UTC) - since
     audited.options = replace(audited.options, retention=replace(retention, keep=keep))
+
+
+def keep_days(base: Any, days: float) -> None:
+    """Have every policy keep what is younger than so many days."""
+    trail = complete(base.metadata)
+    assert trail is not None
+    for audited in trail.audited.values():
+        if (retention := audited.options.retention) is not None:
+            audited.options = replace(audited.options, retention=replace(retention, keep=dt.timedelta(days=days)))
 
 
 def audited_of(base: Any) -> AuditedTable:
@@ -144,6 +154,19 @@ class Clinic:
         self.prune()
         self.seal()
         return self.prune()
+
+    def prune_at(self, cutoff: dt.datetime) -> Pruned:
+        """Prune with exactly this cutoff, wholly, and seal; give what was asked for."""
+        with pytest.MonkeyPatch.context() as patch:
+            for database in ("PastPostgreSQL", "PastMariaDB", "PastSQLite"):
+                patch.setattr(f"sa_audit.query.past_database.{database}.now", lambda *_: cutoff + KEEP)
+            keep_days(self.base, KEEP.days)
+            asked = self.prune()
+        keep_only(self.base, cutoff)
+        self.seal()
+        self.prune()
+        self.seal()
+        return asked
 
     def write(self, *changes: tuple[int, str | None]) -> None:
         """Name patients, each in a transaction of its own; None discharges one."""

@@ -171,15 +171,18 @@ def test_the_sealer_hides_no_hole(clinic: Clinic, harm: str) -> None:
 Forge = Callable[[dict[str, Any]], None]
 
 
-@pytest.mark.parametrize("harm", ["young", "all", "overlap", "backwards"])
+@pytest.mark.parametrize("harm", ["needed", "young", "all", "overlap", "backwards"])
 def test_the_sealer_grants_no_request_that_asks_too_much(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    """The one who asks says the ranges, and can't have younger rows go, nor last words, nor any row twice."""
+    """The one who asks says the ranges, and can't have younger rows go, nor last words, nor any row twice.
+
+    Nor what was there at the cutoff.
+    """
     from sa_audit.retention import planning
     from sa_audit.retention import pruning as asking
 
-    clinic.write((1, "Ann"), (1, "Ann Lee"))
+    clinic.write((1, "Ann"), (1, "Ann Lee"), (1, "Ann Low"))
     since = clinic.now()
     clinic.write((1, "Ann Mo"), (2, "Bob"))
     clinic.seal()
@@ -192,7 +195,8 @@ def test_the_sealer_grants_no_request_that_asks_too_much(
         found = original(*arguments, **options)
         ((first, last, count),) = found.ranges
         ranges = {
-            "young": ((first, last + 1, count + 1),),
+            "needed": ((first, last + 1, count + 1),),
+            "young": ((first, last + 2, count + 2),),
             "all": ((first, last + 1000, count + 1000),),
             "overlap": ((first, last, count), (first, last, count)),
             "backwards": ((last, first, count),),

@@ -13,6 +13,7 @@ from sa_audit import anchors
 from sa_audit.anchors import FileAnchor
 from sa_audit.proof import Checkpoint, Signer
 from sa_audit.seal.sealer import Sealer
+from tests.standing import Tables
 
 from .bank import ORIGIN, Base
 
@@ -24,9 +25,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bank(engine: sa.Engine) -> sa.Engine:
+def bank(engine: sa.Engine, tables: Tables) -> sa.Engine:
     """An engine to a database with the models' tables."""
-    Base.metadata.create_all(engine)
+    tables(engine, Base.metadata)
     return engine
 
 

@@ -54,7 +54,6 @@ def sealed(
     _require(request, place)
     found = _made.get(place.name)
     if found is None or not found.stands():
-        place.renew()
         found = _made[place.name] = Sealed.make(place, tmp_path_factory.mktemp("sealer"))
     yield found
     try:
@@ -73,7 +72,6 @@ def fresh(
     known = _made.pop(place.name, None)
     if known is not None:
         known.engine.dispose()
-    place.renew()
     made = Sealed.make(place, tmp_path)
     yield made
     made.engine.dispose()

@@ -20,6 +20,7 @@ from sa_audit.proof import Checkpoint, Policy, Signer, Verifier
 from sa_audit.seal import seal
 from sa_audit.verification import Report, verify
 from tests.databases import Database
+from tests.standing import stand
 from tests.verification.models import NOTES, Base, amend, write
 
 ORIGIN = "bank.example/audit"
@@ -43,7 +44,7 @@ class Sealed:
     def make(cls, database: Database, directory: Path, signer: Signer | None = None) -> Sealed:
         """Make the trail: the tables, 36 notes and tags, 3 changes, in three sealings."""
         made = cls(database, sa.create_engine(database.url), directory, signer or Signer.generate(ORIGIN))
-        Base.metadata.create_all(made.engine)
+        stand(database, made.engine, Base.metadata)
         for number in range(3):
             write(made.engine, 1 + number * THIRD, (number + 1) * THIRD)
             amend(made.engine, 1 + number * THIRD)

@@ -176,6 +176,16 @@ ODD: dict[str, tuple[list[str], list[str], set[Triple]]] = {
 
 
 @pytest.mark.only_on("postgresql")
+def test_a_table_that_denies_its_triggers(fresh: Sealed) -> None:
+    """A superuser who takes the flag from a table has none of them fire, though each is there as ever."""
+    flag = f"UPDATE pg_class SET relhastriggers = %s WHERE oid = CAST('{HISTORY}' AS regclass)"
+    fresh.unrecorded(flag % "false")
+    assert ("guard-changed", HISTORY, None) in fresh.found()
+    fresh.unrecorded(flag % "true")
+    assert fresh.found() == set()
+
+
+@pytest.mark.only_on("postgresql")
 def test_tables_that_are_not_what_they_seem(fresh: Sealed) -> None:
     """Each is found by its kind, with all rows as they were sealed; after it, only that a guard was made anew."""
     for name, (done, undone, expected) in ODD.items():

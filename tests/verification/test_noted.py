@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 import sqlalchemy as sa
 
-from sa_audit.anchors import Anchored
+from sa_audit.anchors import Anchored, FileAnchor
 from sa_audit.errors import AnchorUnavailable, IntegrityFinding
 from sa_audit.proof import Checkpoint, Signer
 from sa_audit.proof.types import Digest
@@ -86,12 +86,16 @@ def test_a_token_without_anchor_and_an_anchor_without_token(sealed: Sealed) -> N
     assert {kind for kind, _table, _row in found - expected} <= {"token-unknown", "checkpoint-misplaced"}
 
 
-def test_an_anchor_that_was_begun_anew(sealed: Sealed) -> None:
-    """Tokens of sizes that it does not keep are judged by their kind alone; the headers' are in the database."""
-    kept = (sealed.directory / "anchor").read_bytes()
-    (sealed.directory / "anchor").write_bytes(b"")
-    assert sealed.found() == set()
-    (sealed.directory / "anchor").write_bytes(kept)
+@pytest.mark.parametrize("left", [0, 1, -1])
+def test_an_anchor_that_was_cut(sealed: Sealed, left: int) -> None:
+    """Whole records that went from its end are missed, since the database says that it had them."""
+    anchor = sealed.directory / "anchor"
+    whole = anchor.read_bytes()
+    tokens = [each.token for each in FileAnchor(anchor).read()]
+    anchor.write_bytes(b"".join(tokens[:left]))
+    gone = sizes(sealed)[left:]
+    assert sealed.found() == {("token-unknown", NOTES, size) for size in gone}
+    anchor.write_bytes(whole)
 
 
 # -- by themselves -----------------------------------------------------------------------

@@ -170,6 +170,13 @@ def test_a_row_put_there_later(sealed: Sealed) -> None:
     assert sealed.found(continuity=False) == {("row-backdated", HISTORY, -5), ("row-changed", HISTORY, fourth)}
 
 
+def test_a_row_put_behind_all_others_for_a_sealed_transaction(sealed: Sealed) -> None:
+    """Its id is new, and its transaction was sealed whole."""
+    newest = sealed.scalar(f"SELECT max(audit_id) FROM {HISTORY}")
+    sealed.attack(copied(sealed, row(sealed, 4), newest + 1))
+    assert ("row-backdated", HISTORY, newest + 1) in sealed.found(continuity=False)
+
+
 @pytest.mark.only_on("postgresql", "mariadb")
 def test_a_row_of_a_transaction_that_is_none(sealed: Sealed) -> None:
     """With an id above every living transaction a row would never be sealed."""
