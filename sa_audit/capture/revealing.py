@@ -137,7 +137,7 @@ def _trails(compiled: Any) -> list[Trail]:
         return []
     known: list[Trail] | None = compiled.__dict__.get(_TRAILS)
     if known is None:
-        types = [entry.type for entry in compiled._result_columns]
+        types = [entry.type for entry in compiled._result_columns or ()]
         found = {id(each.audited.trail): each.audited.trail for each in types if isinstance(each, StoredEncrypted)}
         known = compiled.__dict__[_TRAILS] = list(found.values())
     return known
