@@ -42,4 +42,4 @@ def captured_by(capture: str) -> Iterator[None]:
 def _turn(trail: Trail, capture: str) -> None:
     """Change what `configure()` lets nobody change."""
     trail.configuration = replace(trail.configuration, capture=capture)
-    trail.captures = bool(trail.captured())
+    trail._note_captures(bool(trail.captured()))

@@ -2,8 +2,9 @@
 
 What the library has to execute before a statement, and whose result it needs only after it, waits on the recording
 until that statement goes to the driver.  psycopg then sends both in a pipeline
-(https://www.psycopg.org/psycopg3/docs/advanced/pipeline.html); before a statement that can't stand in one, what waits
-is sent by itself.  The order is the same in both cases, and if what goes ahead fails the server skips the rest.
+(https://www.psycopg.org/psycopg3/docs/advanced/pipeline.html); before a statement that can't stand in one, and before
+many at once, which psycopg pipelines by itself, what waits is sent alone.  The order is the same in all cases, and if
+what goes ahead fails the server skips the rest.
 Imports of capture the recording only.
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event
@@ -98,47 +100,57 @@ def _in_pipeline(cursor: Any, context: Any) -> bool:
     )
 
 
-def _execute(run: Callable[[], None], cursor: Any, context: Any) -> bool:
-    """Send what waits and then the statement, in a pipeline; or only the former, if that can't be.
-
-    Returns:
-        Whether the statement has been executed.
-    """
+def _waiting_on(context: Any) -> Recording | None:
+    """Give the recording on which something waits for a statement that is about to be executed."""
     if not _waiting:
-        return False
+        return None
     connection = context.root_connection
     recording = _waiting.get(connection)
-    if recording is None:
-        return False
-    if recording.root() is not connection.get_transaction():  # it was rolled back, and they with it
-        _take(connection, recording)
-        return False
-    if not _in_pipeline(cursor, context):
-        send(connection, recording)
-        return False
-    waiting, driver = _take(connection, recording), cursor.connection
-    cursors: list[Any] = []
-    with driver.pipeline():
-        for one in waiting:
-            cursors.append(_sent(driver, one))  # noqa: PERF401 - those that were sent before one fails
-        run()
-    _receive(waiting, cursors)
-    return True
+    if recording is not None and recording.root() is not connection.get_transaction():
+        _take(connection, recording)  # its transaction has ended, and nothing is left to be done in it
+        return None
+    return recording
 
 
 @event.listens_for(Engine, "do_execute", insert=True)
 def _do_execute(cursor: Any, sql: str, parameters: Any, context: Any) -> bool:
-    return _execute(lambda: context.dialect.do_execute(cursor, sql, parameters, context), cursor, context)
+    """Execute a statement with what waits for it; or that only, if there can be no pipeline."""
+    recording = _waiting_on(context)
+    if recording is None:
+        return False
+    connection = context.root_connection
+    if not _in_pipeline(cursor, context):
+        send(connection, recording)
+        return False
+    from psycopg import Error
+
+    waiting, driver = _take(connection, recording), cursor.connection
+    with driver.pipeline() as pipeline:
+        try:
+            cursors = [_sent(driver, one) for one in waiting]
+            context.dialect.do_execute(cursor, sql, parameters, context)
+        except Error:
+            with suppress(Error):  # the rest was skipped because of the error that is raised
+                pipeline.sync()
+            raise
+    _receive(waiting, cursors)
+    return True
 
 
 @event.listens_for(Engine, "do_executemany", insert=True)
-def _do_executemany(cursor: Any, sql: str, parameters: Any, context: Any) -> bool:
-    return _execute(lambda: context.dialect.do_executemany(cursor, sql, parameters, context), cursor, context)
+def _do_executemany(cursor: Any, sql: str, parameters: Any, context: Any) -> None:
+    _send_first(context)
 
 
 @event.listens_for(Engine, "do_execute_no_params", insert=True)
-def _do_execute_no_params(cursor: Any, sql: str, context: Any) -> bool:
-    return _execute(lambda: context.dialect.do_execute_no_params(cursor, sql, context), cursor, context)
+def _do_execute_no_params(cursor: Any, sql: str, context: Any) -> None:
+    _send_first(context)
+
+
+def _send_first(context: Any) -> None:
+    recording = _waiting_on(context)
+    if recording is not None:
+        send(context.root_connection, recording)
 
 
 __all__ = ["goes_ahead", "require_sent", "send", "wait"]

@@ -23,11 +23,13 @@ from ..ddl.backend import Backend, Target, backend_for, is_supported, noted_trai
 from ..errors import CaptureMissing, UnauditedWrite
 from ..model.history import AuditedTable, Trail, audited_of, capturing
 from . import clock
+from .ahead import goes_ahead, wait
 from .captured import forget, require_capture
 from .context import NOBODY, Context, current_context
 from .context_policy import claims_of, trail_for
 from .failing import abandon, missing_table
 from .recording import (
+    Ahead,
     Recording,
     Told,
     admit,
@@ -98,8 +100,12 @@ def tell(connection: Connection, sql: str, execution: Any) -> None:
         recording = recording_on(connection)
         token = recording.token = recording.token or secrets.token_hex(16)
         claims = _claims(connection, recording, trails, context)
-        firsts = [recording.first(place_of(connection, target)) for target in targets]
-        backend.tell(connection, targets, firsts, claims, token, clock.now)
+        said = backend.tell_ahead(claims) if goes_ahead(connection) else None
+        if said is not None:
+            wait(connection, recording, Ahead(*said, lambda cursor: None))
+        else:
+            firsts = [recording.first(place_of(connection, target)) for target in targets]
+            backend.tell(connection, targets, firsts, claims, token, clock.now)
         recording.told.append(Told(context, open_savepoints(connection)))
         recording.told_to = targets
 

@@ -171,11 +171,33 @@ def record_so_far(connection: Connection, audited: AuditedTable, besides: Flush 
         connection: the connection of the statement.
         audited: the table that it writes.
         besides: the flush whose own statement it is.
+
+    Raises:
+        UnauditedWrite: if one of them is about to change the same rows by a statement that has begun.
     """
     for flush in running_flushes():
         part = flush.connections.get(id(connection))
         if flush is not besides and part is not None:
-            _record_reached(part, {audited.table} | foreign_keys.closure(audited.table))
+            touched = {audited.table} | foreign_keys.closure(audited.table)
+            _refuse_in_between(flush, part.recording, touched)
+            _record_reached(part, touched)
+
+
+def _refuse_in_between(flush: Flush, recording: Recording, tables: set[sa.Table]) -> None:
+    """Refuse what would change rows that a flush's statement has had read, and not changed yet.
+
+    Raises:
+        UnauditedWrite: naming the table.
+    """
+    for _element, job in recording.pending:
+        if isinstance(job, tuple) and job[1] is flush and not flush.failed and job[0] != "insert":
+            table = job[2].table
+            if table in tables:
+                raise UnauditedWrite(
+                    f"rows of {table.fullname} are written by an event listener between the reading of the rows that "
+                    "a flush changes and the change itself, which could then not be told from that: write them in "
+                    "before_flush or after_flush"
+                )
 
 
 def _record_reached(part: ConnectionFlush, tables: set[sa.Table]) -> None:

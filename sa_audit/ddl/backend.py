@@ -128,6 +128,10 @@ class Backend(Records, Images):
             now: the process clock, for databases without a clock in microseconds.
         """
 
+    def tell_ahead(self, claims: Mapping[str, Any]) -> tuple[str, Any] | None:
+        """Give the text and parameters of what :meth:`tell` executes, as the driver takes them, where that is all."""
+        return None
+
     def told_first(self, connection: Connection, target: Target, token: str) -> Entry | None:
         """Give the first entry of a transaction that was told of, if a trigger has opened it.
 

@@ -87,11 +87,13 @@ class PostgreSQLCapture(PostgreSQLRecords):
         now: Callable[[], dt.datetime],
     ) -> None:
         """Set who and why for this transaction, or this savepoint."""
-        said = {name: value for name, value in claims.items() if value is not None}
-        text = json.dumps(said, ensure_ascii=False)
+        connection.exec_driver_sql(*self.tell_ahead(claims), execution_options=OWN).close()
+
+    def tell_ahead(self, claims: Mapping[str, Any]) -> tuple[str, Any]:
+        """Give the SELECT that sets who and why."""
+        text = json.dumps({name: value for name, value in claims.items() if value is not None}, ensure_ascii=False)
         compiled = self._speak
-        parameters = (text,) if compiled.positional else {"claims": text}
-        connection.exec_driver_sql(str(compiled), parameters, execution_options=OWN).close()
+        return str(compiled), (text,) if compiled.positional else {"claims": text}
 
     @functools.cached_property
     def _speak(self) -> SQLCompiler:

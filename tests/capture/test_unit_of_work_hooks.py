@@ -295,3 +295,33 @@ def test_a_statement_that_failed_inside_the_flush(engine: sa.Engine) -> None:
         finally:
             event.remove(Item, "after_update", drop)
     check(engine, Base.metadata)
+
+
+@pytest.mark.session_capture
+@pytest.mark.parametrize("work", ["update", "delete"])
+def test_a_listener_that_writes_the_rows_of_a_statement_that_has_begun(session: Session, work: str) -> None:
+    """They have been read and not been changed yet: what either of the two did could not be told."""
+    session.add_all([Item(id=1, name="a", n=1), Token(id=1, text="t")])
+    session.commit()
+
+    def write(connection: sa.Connection, _cursor: Any, sql: str, _parameters: Any, context: Any, _many: bool) -> None:
+        if sql.startswith(("UPDATE item_hook", "DELETE FROM item_hook")) and not context.execution_options.get("own"):
+            connection.execute(sa.update(Token).values(text="seen"))
+            connection.execute(sa.update(Item.__table__).values(n=2), execution_options={"own": True})
+
+    event.listen(session.get_bind(), "before_cursor_execute", write)
+    try:
+        item = session.get_one(Item, 1)
+        if work == "update":
+            item.name = "b"
+        else:
+            session.delete(item)
+        with pytest.raises(sa_audit.UnauditedWrite, match="item_hook are written by an event listener"):
+            session.commit()
+    finally:
+        event.remove(session.get_bind(), "before_cursor_execute", write)
+    session.rollback()
+    item = session.get_one(Item, 1)
+    assert (item.name, item.n) == ("a", 1)
+    item.name = "c"
+    session.commit()
