@@ -209,13 +209,13 @@ def read_tile(connection: Connection, trail: Trail, level: int, index: int, widt
 def _from_entries(connection: Connection, trail: Trail, index: int, width: int) -> Tile:
     """Make a partial tile of level 0 from the entries of the blocks that it covers."""
     first, end = index * WIDTH, index * WIDTH + width
-    start = block_of_leaf(connection, trail, first)
+    block = block_of_leaf(connection, trail, first)
     hashes: list[bytes] = []
-    for block in blocks(connection, trail, since=start.number) if start is not None else ():
-        if block.first >= end:
-            break
-        entries = block.entries()[max(first - block.first, 0) : end - block.first]
-        hashes += [leaf_hash(entry) for entry in entries]
+    while block is not None and block.first < end:
+        entries = block.entries()
+        hashes += [leaf_hash(entry) for entry in entries[max(first - block.first, 0) : end - block.first]]
+        reached = block.first + len(entries) >= end
+        block = None if reached else block_numbered(connection, trail, block.number + 1)
     if len(hashes) != width:
         raise IntegrityFinding(f"tile 0/{index}: expected {width} leaves in the log, got {len(hashes)}")
     return Tile(0, index, b"".join(hashes))

@@ -130,25 +130,33 @@ class Prover:
     def _leaf(self, sealed: SealedTable, row: int) -> tuple[int, bytes, RowEntry]:
         """Look for the leaf of a row under each number that may be its table's; it may have had another name then."""
         index = self.trail.sealed
-        others: list[tuple[int, bytes, RowEntry]] = []
         name = str(sealed.table.name)
+        found: list[tuple[int, bytes, RowEntry]] = []
         numbers = sa.select(index.c.table_id).where(index.c.first_row <= row, index.c.last_row >= row).distinct()
         for number in self.connection.scalars(numbers).all():
-            found = find_leaf(self.connection, self.trail, number, row)
-            if found is None:
-                continue
-            entry = decode_entry(found[1])
-            if not isinstance(entry, RowEntry):
-                continue
-            self._look(sealed, number, entry.schema)
-            if self.descriptor(entry.schema).name == name:
-                return found[0], found[1], entry
-            others.append((found[0], found[1], entry))
+            leaf = self._candidate(number, row)
+            if leaf is not None:
+                self._look(sealed, number, leaf[2].schema)
+                known = self._schemas.get(leaf[2].schema)
+                if known is not None and known.name == name:
+                    return leaf
+                found.append(leaf)
+        others = []
+        for leaf in found:  # none is of the table as it stands, so that schemas have to be looked for in the log
+            if self.descriptor(leaf[2].schema).name == name:
+                return leaf
+            others.append(leaf)
         names = self._last_names() if others else {}
         for former in others:
             if names.get(former[2].table) == name:
                 return former
         raise self._not_sealed(sealed, row)
+
+    def _candidate(self, number: int, row: int) -> tuple[int, bytes, RowEntry] | None:
+        """Give the leaf of a row of the table of a number: its index, its entry, and that decoded."""
+        found = find_leaf(self.connection, self.trail, number, row)
+        entry = decode_entry(found[1]) if found is not None else None
+        return (found[0], found[1], entry) if found is not None and isinstance(entry, RowEntry) else None
 
     def _last_names(self) -> dict[int, str]:
         """Give the names that tables have in their last schemas of the log, by their numbers."""
