@@ -81,9 +81,31 @@ class _Verification:
         with self._engine.connect() as connection:
             trail = trail_at(connection, metadata)
         with self._database.reading(self._engine) as connection:
+            if self._lacks_log(connection, trail):
+                return self._unchecked()
             count = workers if workers > 1 and self._last_block(connection, trail) >= GROUP else 1
             with processes(self._engine, count) as others:
                 return self._verify(connection, trail, others)
+
+    def _lacks_log(self, connection: Connection, trail: Trail) -> bool:
+        """Look for the log's own tables, without which nothing can be checked; one that is gone is a finding."""
+        catalog, lacks = self._database.catalog, False
+        for table in (trail.block, trail.sealed, trail.checkpoint):
+            place = (catalog.schema(connection, table), str(table.name))
+            if not catalog.columns(connection, *place):
+                self._findings.add("log-missing", table.name, None, f"table {table.fullname}", "none")
+                lacks = True
+        return lacks
+
+    def _unchecked(self) -> Report:
+        return Report(
+            findings=self._findings.all(),
+            checked=0,
+            checkpoint=None,
+            sealed_until=None,
+            anchored_until=None,
+            unsealed=0,
+        )
 
     def _verify(self, connection: Connection, trail: Trail, others: Workers | None) -> Report:
         if others is not None:

@@ -41,7 +41,7 @@ KINDS: Final[dict[str, str]] = {
     "guard-touched": "a guard was made anew, and is what it was: something else may have been there in between",
     "capture-changed": "what records a table was changed, and no recorded migration accounts for it",
     "continuity": "what a change says was there before is not what was recorded before",
-    "log-missing": "there is no signed log",
+    "log-missing": "there is no signed log, or a table of it is gone",
     "log-cut": "the log is shorter than a signed checkpoint says",
     "log-rewritten": "the log is not the one that an anchor, or a checkpoint that is held, has seen",
     "block-missing": "a block of the log is gone",

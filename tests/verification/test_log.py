@@ -263,3 +263,20 @@ def reseal(sealed: Sealed, signer: Signer) -> None:
     sealed.attack(*(f"DELETE FROM {name}" for name in LOG))
     seal(sealed.engine, signer, state=sealed.directory / f"state.{signer.verifier.key_id.hex()}", metadata=Base)
     (sealed.directory / f"state.{signer.verifier.key_id.hex()}").unlink()
+
+
+@pytest.mark.parametrize("table", LOG)
+def test_a_table_of_the_log_that_is_gone(sealed: Sealed, table: str) -> None:
+    """It is named, and nothing is said to have been checked."""
+
+    def rename(one: str, other: str) -> None:
+        with sealed.engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {one} RENAME TO {other}"))
+
+    rename(table, "away")
+    try:
+        assert ("log-missing", table, None) in sealed.found()
+        report = sealed.verify()
+        assert (report.ok, report.checked, report.checkpoint) == (False, 0, None)
+    finally:
+        rename("away", table)
