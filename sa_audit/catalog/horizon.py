@@ -389,6 +389,7 @@ SELECT held.name, held.since FROM (
     SELECT 'process ' || pid || ' of ' || coalesce(usename, '?') AS name, xact_start AS since
       FROM pg_stat_activity
      WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+       AND backend_type IS DISTINCT FROM 'autovacuum worker'
     UNION ALL
     SELECT 'the prepared transaction ' || gid, prepared FROM pg_prepared_xacts WHERE database = current_database()
 ) AS held

@@ -224,8 +224,10 @@ def test_one_round_trip_for_a_writing_transaction(bank: sa.Engine) -> None:
         session.execute(sa.text("UPDATE account_bt SET n = 13 WHERE id = 3"))
         session.commit()
     own = [sql for sql in written if "account_bt" not in sql]
-    # one to tell; where the database does not forget by itself, one to take it back; in SQLite's process one to look
-    assert len(own) == (3 if bank.dialect.name == "sqlite" else 1)
+    # one to tell, unless it goes along with the first write; where the database does not forget by itself, one to take
+    # it back; in SQLite's process one to look
+    expected = {"sqlite": 3, "postgresql": 0 if bank.driver == "psycopg" else 1}
+    assert len(own) == expected.get(bank.dialect.name, 1)
     assert len(plain) == (5 if bank.dialect.name == "sqlite" else 2)
     assert actors(bank) == ["alice"] * 3 + [None] + ["bob"] * 3
 
