@@ -45,6 +45,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if both is not None and (alone is None or alone.kwargs):
         slow = () if both.kwargs.get("always") else (pytest.mark.slow,)
         metafunc.parametrize("capture", ["session", pytest.param("trigger", marks=slow)], indirect=True)
+    if any(each.baseid != "tests" for each in metafunc._arg2fixturedefs.get("tables", ())):
+        raise pytest.UsageError(f"{metafunc.module.__name__} has a fixture `tables` of its own: give it another name")
     if "database" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("only_on")

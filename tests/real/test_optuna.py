@@ -150,14 +150,14 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-def tables() -> list[sa.Table]:
+def optuna_tables() -> list[sa.Table]:
     """Optuna's tables, audited."""
     tables: list[sa.Table] = example.track_storage()
     return tables
 
 
 @pytest.fixture
-def storage(database: Database, tables: list[sa.Table], quiet: None) -> Iterator[RDBStorage]:
+def storage(database: Database, optuna_tables: list[sa.Table], quiet: None) -> Iterator[RDBStorage]:
     """Optuna's storage in the test's database; it knows MariaDB only by the name of MySQL."""
     url = database.url.set(drivername=database.url.drivername.replace("mariadb", "mysql"))
     storage: RDBStorage = example.open_storage(url.render_as_string(hide_password=False))
@@ -168,19 +168,19 @@ def storage(database: Database, tables: list[sa.Table], quiet: None) -> Iterator
 
 @pytest.mark.parametrize(("trials", "every"), [(16, 4), pytest.param(300, 50, marks=pytest.mark.slow)])
 def test_a_study_is_recorded_shown_and_brought_back(
-    trials: int, every: int, database: Database, engine: sa.Engine, storage: RDBStorage, tables: list[sa.Table]
+    trials: int, every: int, database: Database, engine: sa.Engine, storage: RDBStorage, optuna_tables: list[sa.Table]
 ) -> None:
     """Everything Optuna writes is recorded as it is, can be seen as it was, and can be undone."""
-    photographer = Photographer(engine, tables, COPIERS[database.dialect], every)
+    photographer = Photographer(engine, optuna_tables, COPIERS[database.dialect], every)
     example.run_study(storage, trials=trials, threads=WRITERS.get(database.dialect, 1), callback=photographer)
     assert len(photographer.copies) == trials // every * len(COPIERS[database.dialect])
 
-    check_nothing_went_past(engine, tables)
-    check_past(engine, tables, photographer.copies)
+    check_nothing_went_past(engine, optuna_tables)
+    check_past(engine, optuna_tables, photographer.copies)
     check_actors(engine, trials, WRITERS.get(database.dialect, 1))
-    rest = check_deletion_and_return(engine, storage, tables)
-    check_nothing_went_past(engine, tables)
-    check_past(engine, tables, [*photographer.copies, *rest])
+    rest = check_deletion_and_return(engine, storage, optuna_tables)
+    check_nothing_went_past(engine, optuna_tables)
+    check_past(engine, optuna_tables, [*photographer.copies, *rest])
 
 
 def check_nothing_went_past(engine: sa.Engine, tables: list[sa.Table]) -> None:

@@ -59,14 +59,14 @@ def url(database: Database) -> str:
 
 
 @pytest.fixture
-def tables(url: str) -> list[sa.Table]:
+def optuna_tables(url: str) -> list[sa.Table]:
     """Optuna's tables, audited from now on."""
     tables: list[sa.Table] = example.track_storage()
     return tables
 
 
 @pytest.fixture
-def project(tmp_path: Path, database: Database, tables: list[sa.Table]) -> Project:
+def project(tmp_path: Path, database: Database, optuna_tables: list[sa.Table]) -> Project:
     """The migrations of the trail, which leave Optuna's own to Optuna."""
     return Project(
         tmp_path,
@@ -98,28 +98,28 @@ def open_storage(url: str) -> Iterator[Any]:
 @pytest.mark.only_on("postgresql")
 @pytest.mark.parametrize("when", ["now", "later"])
 def test_one_migration_adopts_the_application(
-    when: str, project: Project, tables: list[sa.Table], engine: sa.Engine, open_storage: Any
+    when: str, project: Project, optuna_tables: list[sa.Table], engine: sa.Engine, open_storage: Any
 ) -> None:
     """Every row is in the history, later changes are recorded, and neither migration sees a difference."""
     with engine.connect() as connection:
         own = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-        rows = {table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables}
+        rows = {table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in optuna_tables}
     assert rows["trials"] == 12
     assert rows["trial_values"]
     text = project.migrate(audit_baseline=when)
     assert "drop_table" not in text[: text.index("def downgrade")]
     if when == "later":
-        done = [entry for table in tables for entry in baseline(engine, table, actor="release:12", batch=5)]
+        done = [entry for table in optuna_tables for entry in baseline(engine, table, actor="release:12", batch=5)]
         assert {entry.table: entry.rows for entry in done} == rows
-    check_nothing_went_past(engine, tables)
+    check_nothing_went_past(engine, optuna_tables)
     with engine.connect() as connection:
-        for table in tables:
+        for table in optuna_tables:
             counted = sa.text(f"SELECT audit_op, count(*) FROM {table.name}_history GROUP BY audit_op")
             found = [tuple(row) for row in connection.execute(counted)]
             assert found == ([("B", rows[table.name])] if rows[table.name] else [])
 
     check_later_changes(open_storage(), engine, "release:12" if when == "later" else None)
-    check_nothing_went_past(engine, tables)
+    check_nothing_went_past(engine, optuna_tables)
     project.check()
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == own
