@@ -87,16 +87,17 @@ def _receive(waiting: Sequence[Ahead], cursors: Sequence[Any]) -> None:
 def _in_pipeline(cursor: Any, context: Any) -> bool:
     """Tell a statement that can stand in a pipeline: one compiled DML statement, through psycopg's usual cursor.
 
-    (Text may be several statements or a COPY, and a cursor that fills in parameters itself sends text.)
+    (Text may be several statements or a COPY; a cursor that fills in parameters itself sends text, one of the server's
+    is declared first.)
     """
-    from psycopg import ClientCursor, Cursor
+    from psycopg import ClientCursor, Cursor, ServerCursor
 
     compiled = context.compiled
     return (
         compiled is not None
         and isinstance(compiled.statement, UpdateBase)
         and isinstance(cursor, Cursor)
-        and not isinstance(cursor, ClientCursor)
+        and not isinstance(cursor, ClientCursor | ServerCursor)
     )
 
 
